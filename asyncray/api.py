@@ -1,0 +1,269 @@
+"""The blocking verbs: one thin layer over a session.
+
+On a running event loop what need not wait works (``put``, ``cancel``, ``timeout=0``, finished references);
+what would block the loop raises at once and names the coroutine of ``asyncray.aio`` to await instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+from . import lifecycle
+from .context import Context
+from .process import current
+from .readiness import checked_refs, ready_first
+from .refs import ObjectRef
+from .resources import UNITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .client.session import Session
+    from .init_options import InitOptionsDict
+
+T = TypeVar("T")
+
+
+def init(address: str | None = None, **options: Unpack[InitOptionsDict]) -> Context:  # type: ignore[misc]
+    """Start a session: a node process with workers on this machine. Calls without one start it too.
+
+    Args:
+        address: None or "local": a new node. There are no clusters to join yet.
+        **options: See :class:`asyncray.init_options.InitOptionsDict`; the important ones are num_cpus
+            (default: this process's), num_gpus, resources ({name: quantity}), runtime_env (env_vars,
+            working_dir, py_modules, worker_process_setup_hook), log_to_driver (True), preload (modules
+            that workers find imported), ignore_reinit_error (False).
+
+    Returns:
+        A description of the session; ``with init():`` shuts it down at the end of the block.
+
+    Raises:
+        RuntimeError: when there is a session already, unless ignore_reinit_error; when an option is unknown.
+        TypeError: when an option is of the wrong type.
+        ValueError: when an option has an impossible value.
+        RaySystemError: when the node does not start.
+    """
+    driver = lifecycle.start({"address": address, **options})
+    return Context(driver.session, shutdown)
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:
+    """End the session, with every process, socket and byte of memory that it had. Quiet without one.
+
+    Args:
+        wait_for_processes: Accepted for Ray's sake; all processes have ended when this returns.
+    """
+    lifecycle.stop()
+
+
+def is_initialized() -> bool:
+    """Whether this process has an open session."""
+    session = current().session
+    return session is not None and session.failure is None
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+@overload
+def get(refs: list[ObjectRef[Any]], *, timeout: float | None = None) -> list[Any]: ...
+def get(refs: Any, *, timeout: float | None = None) -> Any:
+    """The value of a reference, or the list of values of a list of them, in its order.
+
+    Args:
+        refs: A reference or a list of references.
+        timeout: Seconds to wait; None is as long as it takes, 0 only looks.
+
+    Raises:
+        GetTimeoutError: when the time is over; the work goes on.
+        RayTaskError: when a task raised; it is an instance of what the task raised, too. The first failure
+            is raised without waiting for the rest.
+        RuntimeError: when this would block a running event loop.
+        TypeError: when the list holds something else, or *timeout* is no number.
+        ValueError: when *refs* is neither a reference nor a list.
+    """
+    if type(refs) is ObjectRef:
+        record = refs._record
+        if record.state <= 0:
+            check_timeout(timeout)
+            record.owner.wait_blocking(record, timeout)
+        return record.owner.load(record)
+    lifecycle.session_or_init()
+    check_timeout(timeout)
+    checked = list_of_refs(refs)
+    if not checked:
+        return []
+    session: Session = checked[0]._record.owner  # type: ignore[assignment]
+    session.waits.wait_all([ref._record for ref in checked], timeout, "`await asyncray.aio.get(refs)`")  # type: ignore[misc]
+    return values_of(checked)
+
+
+def values_of(refs: Sequence[ObjectRef[Any]]) -> list[Any]:
+    """The values of references that are done; raises the first failure among them."""
+    for ref in refs:
+        if ref._record.state == _FAILED:
+            ref._record.owner.load(ref._record)
+    return [ref._record.owner.load(ref._record) for ref in refs]
+
+
+#: state.objects.FAILED; the import of that module would load the type checker's half of the runtime.
+_FAILED = 2
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Store a value and return a reference to it. Later changes of the value do not show.
+
+    Raises:
+        TypeError: when the value is a reference, or cannot be pickled (the message says what in it).
+    """
+    return lifecycle.session_or_init().put(value)
+
+
+def wait(
+    refs: list[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until some references are done.
+
+    Args:
+        refs: Different references.
+        num_returns: How many to wait for.
+        timeout: Seconds after which fewer are returned; None is as long as it takes, 0 only looks.
+        fetch_local: Whether values that live in other processes are fetched on the way.
+
+    Returns:
+        At most *num_returns* that are done, and all the others, both in the order given.
+
+    Raises:
+        RuntimeError: when this would block a running event loop.
+        TypeError: when *refs* is no list of references.
+        ValueError: when a reference stands there twice, or *num_returns* does not fit the list.
+    """
+    session = lifecycle.session_or_init()
+    checked_refs(refs, num_returns)
+    check_timeout(timeout)
+    if not refs:
+        return [], []
+    deadline = None if timeout is None else session.clock() + timeout
+    while True:
+        bell = session.waits.new_bell()
+        session.waits.watch(bell)
+        try:
+            split = ready_first(refs, num_returns)
+            left = None if deadline is None else deadline - session.clock()
+            if len(split[0]) >= num_returns or (left is not None and left <= 0):
+                return split
+            session.waits.check_may_block("`await asyncray.aio.wait(refs)`")
+            session.fetch([ref._record for ref in refs], whole=fetch_local)  # type: ignore[misc]
+            session.waits.park(bell.gate, left)
+        finally:
+            session.waits.unwatch(bell)
+
+
+def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
+    """Cancel the tasks that make *refs*. The references raise TaskCancelledError at once.
+
+    A task that waits never runs. In one that runs, KeyboardInterrupt is raised (a synchronous one, in its
+    main thread) or CancelledError (a coroutine). One that has ended is left alone.
+
+    Args:
+        *refs: References to results of tasks.
+        force: Kill the worker instead; other tasks in it are run again.
+        recursive: Cancel what the tasks have called for, too.
+
+    Raises:
+        TypeError: when something is no reference.
+    """
+    for ref in only_refs(refs, "cancel"):
+        session: Session = ref._record.owner  # type: ignore[assignment]
+        session.cancel_record(ref._record, force=force, recursive=recursive)  # type: ignore[arg-type]
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The nodes of the session: one, with its id, resources, labels and whether it is alive."""
+    session = lifecycle.session_or_init()
+    return [
+        {
+            "NodeID": session.identity.process_id.hex(),
+            "Alive": session.failure is None,
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": "localhost",
+            "Resources": cluster_resources(),
+            "Labels": dict(session.facts.get("labels", {})),
+        }
+    ]
+
+
+def cluster_resources() -> dict[str, float]:
+    """What the session's nodes have, by resource name; memory in bytes."""
+    return as_floats(lifecycle.session_or_init().facts["resources"])
+
+
+def available_resources() -> dict[str, float]:
+    """What of it is free now. Names with nothing free are left out, as in Ray.
+
+    Raises:
+        RuntimeError: on a running event loop; use ``await asyncray.aio.available_resources()``.
+    """
+    return as_floats(lifecycle.session_or_init().questions.blocking("available_resources"))
+
+
+def get_gpu_ids() -> list[int]:
+    """The GPUs that the running task may use; none in a driver."""
+    from .context import get_runtime_context
+
+    return [int(gpu) for gpu in get_runtime_context().get_accelerator_ids()["GPU"]]
+
+
+def only_refs(refs: Iterable[ObjectRef[T]], verb: str) -> list[ObjectRef[T]]:
+    """The references as a list.
+
+    Raises:
+        TypeError: when something is no reference.
+    """
+    listed = list(refs)
+    for ref in listed:
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"{verb} takes references, not {ref!r} of type {type(ref).__name__}")
+    return listed
+
+
+def as_floats(units: dict[str, int]) -> dict[str, float]:
+    """Units as quantities, without what is not there."""
+    return {name: amount / UNITS for name, amount in units.items() if amount > 0}
+
+
+def check_timeout(timeout: object) -> None:
+    """Check a timeout.
+
+    Raises:
+        TypeError: when it is neither None nor a number.
+        ValueError: when it is negative.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be None or a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or >= 0 seconds, not {timeout!r}")
+
+
+def list_of_refs(refs: Any) -> list[ObjectRef[Any]]:
+    """What get was given, when it is a list of references.
+
+    Raises:
+        TypeError: when the list holds something else.
+        ValueError: when it is no list.
+    """
+    if not isinstance(refs, list):
+        raise ValueError(  # noqa: TRY004 - Ray's type
+            f"get takes an ObjectRef or a list of them, not {refs!r} of type {type(refs).__name__}"
+        )
+    for ref in refs:
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"get takes references; the list holds {ref!r} of type {type(ref).__name__}")
+    return refs

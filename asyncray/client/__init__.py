@@ -1,0 +1,1 @@
+"""What every process that makes calls has: the owner of its objects, its leases, its session."""

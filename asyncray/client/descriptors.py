@@ -1,0 +1,123 @@
+"""Descriptors: remote functions as a session knows them, pickled once."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from ..resources import Resources
+from ..state.tasks import Descriptor
+from ..wire.values import Encoded, encode_pickled
+from .environments import pack_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..options import TaskOptions
+    from ..runtime_env import RuntimeEnv
+    from .session import Session
+
+_log = logging.getLogger("asyncray")
+
+#: How a worker runs calls: one after the other in its main thread, or as coroutines on its loop.
+SYNC = "sync"
+ASYNC = "async"
+
+
+class Descriptors:
+    """Makes and numbers the descriptors of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._count = 0
+
+    def make(
+        self, function: Callable[..., Any], name: str, options: TaskOptions, environment: RuntimeEnv
+    ) -> Descriptor:
+        """Pickle *function* and settle what all calls with these options share.
+
+        Raises:
+            TypeError: when the function cannot be pickled.
+            ValueError: when it is too large.
+        """
+        blob, refs = self._pickle(function, name)
+        self._count += 1
+        descriptor = Descriptor(self._count, name, hashlib.sha256(blob).digest()[:16], blob)
+        descriptor.function = function
+        descriptor.holds = tuple(refs)
+        descriptor.returns = 1 if options.num_returns is None else int(options.num_returns)
+        descriptor.max_retries = options.max_retries
+        descriptor.options = _worker_options(name, options)
+        mode = ASYNC if inspect.iscoroutinefunction(function) else SYNC
+        descriptor.group = self._group(mode, options, environment)
+        return descriptor
+
+    def _pickle(self, function: Callable[..., Any], name: str) -> tuple[bytes, Any]:
+        try:
+            payload = encode_pickled(function)
+        except Exception as error:
+            from .diagnosis import explain
+
+            raise TypeError(
+                f"the remote function {name!r} cannot be pickled: {explain(function, error)}"
+            ) from error
+        blob, refs = payload if isinstance(payload, bytes) else _in_band(function, payload), ()
+        if isinstance(payload, Encoded):
+            refs = payload.refs  # type: ignore[assignment]
+        config = self._session.config
+        if len(blob) > config.function_max_bytes:
+            raise ValueError(
+                f"the remote function {name!r} is {len(blob)} bytes when pickled; at most "
+                f"{config.function_max_bytes} are allowed. It probably captures a large object: put that"
+            )
+        if len(blob) > config.function_warn_bytes:
+            _log.warning(
+                "the remote function %r is %d bytes when pickled; it probably captures a large object",
+                name,
+                len(blob),
+            )
+        return blob, refs
+
+    def _group(self, mode: str, options: TaskOptions, environment: RuntimeEnv) -> Any:
+        config = self._session.config
+        retriable = options.max_retries != 0
+        packed = pack_environment(environment)
+        key = (mode, options.resources, packed, options.max_calls > 0, retriable)
+        if mode == ASYNC:
+            depth = config.max_coroutines_per_worker
+        else:
+            # A worker that must exit after so many runs cannot have others queued behind them.
+            depth = 1 if options.max_calls else config.max_pipeline
+        description = [mode, options.resources.to_wire(), packed, retriable]
+        with self._session.owner.lock:
+            return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+
+
+def _in_band(function: Callable[..., Any], payload: Encoded) -> bytes:
+    """A function with references or large arrays in its closure: one pickle that holds everything."""
+    if not payload.buffers:
+        return payload.data
+    data: bytes = cloudpickle.dumps(function, protocol=5)
+    return data
+
+
+def _worker_options(name: str, options: TaskOptions) -> dict[str, Any]:
+    """What a worker must know of a descriptor. Absent keys have the usual value."""
+    told: dict[str, Any] = {"name": name}
+    returns = 1 if options.num_returns is None else options.num_returns
+    if returns != 1:
+        told["returns"] = returns
+    if options.retry_exceptions:
+        wanted = options.retry_exceptions
+        told["retry"] = True if wanted is True else cloudpickle.dumps(wanted, protocol=5)
+    if options.max_calls:
+        told["max_calls"] = options.max_calls
+    if options.max_retries == 0:
+        # It may not run twice, so what ran before it must be known before it starts.
+        told["report_first"] = True
+    told["resources"] = Resources(options.resources).to_floats()
+    return told

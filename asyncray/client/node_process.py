@@ -1,0 +1,115 @@
+"""The node process of a driver: what it is told, how it is started, how it ends.
+
+This file is imported before anything heavy is, because the node's start is the longest part of ``init``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+from typing import TYPE_CHECKING
+
+from ..ids import new_process_id
+from ..node.boot import Boot
+from ..node.gpus import visible_gpus
+from ..node.memory import total_bytes
+from ..node.spawn import start_python
+from ..resources import UNITS, Resources, to_units
+from ..wire.handshake import Credentials
+from .environments import pack_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..config import Config
+    from ..init_options import InitOptions
+
+_LENGTH = struct.Struct("<I")
+
+
+class NodeProcess:
+    """The node process of a driver, as its parent sees it."""
+
+    def __init__(self, options: InitOptions, config: Config, loop: str) -> None:
+        self.boot = _boot(options, config, loop)
+        ours, theirs = socket.socketpair()
+        self._sock: socket.socket | None = ours
+        with theirs:
+            self._process: subprocess.Popen[bytes] = start_python("node", theirs)
+        packed = self.boot.pack()
+        ours.sendall(_LENGTH.pack(len(packed)) + packed)
+
+    def take_socket(self) -> socket.socket:
+        """The driver's end of the connection; once."""
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        return sock
+
+    def describe(self) -> str:
+        """What is known of how it goes."""
+        code = self._process.poll()
+        return f"process {self._process.pid} " + ("is silent" if code is None else f"exited with code {code}")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """Wait for its end, which the closed connection has brought about; insist if need be."""
+        if self._sock is not None:
+            self._sock.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+
+def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
+    gpus = visible_gpus()
+    if options.num_gpus is not None:
+        gpus = gpus[: options.num_gpus] if len(gpus) >= options.num_gpus else list(range(options.num_gpus))
+    return Boot(
+        config=config,
+        credentials=Credentials(secrets.token_bytes(8), secrets.token_bytes(32)),
+        driver_pid=os.getpid(),
+        driver_process_id=new_process_id(secrets.token_bytes),
+        resources=_resources(options, len(gpus)),
+        gpu_ids=gpus,
+        labels=dict(options.labels),
+        preload=list(options.preload),
+        environment=pack_environment(options.runtime_env),
+        namespace=options.namespace or secrets.token_hex(8),
+        loop=loop,
+    )
+
+
+def _resources(options: InitOptions, gpus: int) -> dict[str, int]:
+    """What the node has, in units by name."""
+    cpus = options.num_cpus if options.num_cpus is not None else len(os.sched_getaffinity(0))
+    memory = total_bytes()
+    units = {name: to_units(name, quantity) for name, quantity in options.resources.items()}
+    units["CPU"] = to_units("num_cpus", cpus)
+    units["GPU"] = gpus * UNITS
+    # As Ray: 30 % of the memory for objects, the rest for the tasks themselves.
+    store = options.object_store_memory or int(memory * 0.3)
+    units["object_store_memory"] = store * UNITS
+    units["memory"] = max(0, memory - store) * UNITS
+    return Resources(units).to_wire()
+
+
+def default_loop(environ: Mapping[str, str]) -> str:
+    """Which event loop the processes of a session use: ASYNCRAY_LOOP, or uvloop where it is installed.
+
+    Raises:
+        ValueError: when the variable names no loop.
+    """
+    loop = environ.get("ASYNCRAY_LOOP", "auto")
+    if loop not in ("auto", "asyncio", "uvloop"):
+        raise ValueError(f"ASYNCRAY_LOOP must be 'auto', 'asyncio' or 'uvloop', not {loop!r}")
+    return loop

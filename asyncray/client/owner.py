@@ -1,0 +1,360 @@
+"""The owner: this process's objects and tasks, from the call to the value.
+
+Everything here that touches the tables holds ``lock``, which is never held while user code runs (pickling,
+callbacks, destructors) and never while a socket is written. Decisions are made by the pure machines in
+``state``; what follows from them is collected and done after the lock is let go.
+
+The lock is re-entrant only so that a destructor, which the garbage collector may run in the middle of a
+guarded section, cannot deadlock: such a call is put off to the loop (see :meth:`Owner.submit`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import ref as weak_ref
+
+from ..exceptions import TaskCancelledError
+from ..refs import ObjectRef, RefAddress
+from ..state.objects import FAILED, PENDING, READY, ObjectRecord, ObjectTable, Released
+from ..state.tasks import (
+    ARGUMENTS_READY,
+    CANCELLED,
+    DONE,
+    FINISHED,
+    QUEUED,
+    RETRIED,
+    WAITING,
+    Descriptor,
+    Task,
+    Verdict,
+    after_error,
+    step,
+)
+from ..wire.messages import MANY, OK
+from ..wire.values import Encoded, Payload
+from .errors import encode_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .arguments import Arguments, Dependency
+    from .leases import Leases
+    from .session import Session
+
+#: Calls that may gather while every worker is busy before a caller's thread sends some itself.
+_BATCH = 32
+
+
+class Owner:
+    """The tables of one process, and what happens to them."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.lock = threading.RLock()
+        self.objects = ObjectTable()
+        #: Set by the session, which makes both.
+        self.leases: Leases = None  # type: ignore[assignment]
+        #: Records whose ObjectRef was destroyed, not yet accounted for.
+        self.dropped: deque[Any] = deque()
+        #: Calls made while this thread held the lock (by a destructor); the loop submits them.
+        self._put_off: deque[Task] = deque()
+        self._numbers = itertools.count(1)
+        #: Waiters that want to know of every completion (see Session.wait).
+        self.watchers: list[Any] = []
+
+    # --- making objects and tasks -------------------------------------------------------------------------
+
+    def put(self, payload: Payload) -> ObjectRef[Any]:
+        """A new object with its value."""
+        if self.dropped:
+            self.drain_dropped()
+        record = ObjectRecord(self.session, next(self._numbers))
+        record.value = payload
+        record.state = READY
+        record.local = 1
+        self.objects.owned[record.number] = record
+        return ObjectRef(record)
+
+    def submit(
+        self,
+        descriptor: Descriptor,
+        arguments: Arguments,
+        dependencies: list[Dependency] | None,
+        parent: int | None,
+    ) -> list[ObjectRef[Any]]:
+        """Make a task; it is sent as soon as its arguments are there and a worker has room."""
+        if self.dropped:
+            self.drain_dropped()
+        returns = descriptor.returns
+        task = Task(next(self._numbers), descriptor, arguments)
+        task.parent = parent
+        refs = self._make_records(task, returns)
+        if dependencies is not None:
+            task.dependencies = dependencies
+            task.state = WAITING
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            self._put_off.append(task)
+            self.session.wake()
+            return refs
+        links: Sequence[Any] = ()
+        with self.lock:
+            if dependencies is None:
+                links = self._enqueue(task)
+            else:
+                self._await_dependencies(task, dependencies)
+        for link in links:
+            link.flush()
+        return refs
+
+    def _make_records(self, task: Task, returns: int) -> list[ObjectRef[Any]]:
+        owned = self.objects.owned
+        records = []
+        for index in range(returns):
+            # The first return has the task's own number.
+            record = ObjectRecord(self.session, next(self._numbers) if index else task.number)
+            record.task = task
+            record.local = 1
+            owned[record.number] = record
+            records.append(record)
+        task.records = tuple(records)
+        return [ObjectRef(record) for record in records]
+
+    def _enqueue(self, task: Task) -> Sequence[Any]:
+        """Queue a ready task; return the links to flush. The lock is held."""
+        group = task.descriptor.group
+        group.queue.append(task)
+        self.session.check_alive()
+        waiting = len(group.queue)
+        if waiting == 1 or waiting % _BATCH == 0:
+            return self.leases.pump(group)
+        return ()
+
+    def submit_put_off(self) -> None:
+        """Submit what destructors called for while the lock was held. On the loop."""
+        links: list[Any] = []
+        with self.lock:
+            while self._put_off:
+                task = self._put_off.popleft()
+                if task.dependencies is None:
+                    links += self._enqueue(task)
+                else:
+                    self._await_dependencies(task, task.dependencies)
+        for link in links:
+            link.flush()
+
+    # --- dependencies -------------------------------------------------------------------------------------
+
+    def _await_dependencies(self, task: Task, dependencies: list[Dependency]) -> None:
+        """Count the arguments that are missing; the last to come queues the task. The lock is held."""
+        missing = []
+        for _, ref in dependencies:
+            record: ObjectRecord = ref._record  # type: ignore[assignment]
+            if record.state == PENDING and record not in missing:
+                missing.append(record)
+        task.missing = len(missing)
+        if not missing:
+            self._dependencies_done(task)
+            return
+        waiter = _DependencyWaiter(self, task)
+        for record in missing:
+            self.add_waiter(record, waiter)
+            if record.home is not None:
+                self.session.fetch([record])
+
+    def dependency_done(self, task: Task) -> None:
+        """One missing argument has come."""
+        with self.lock:
+            task.missing -= 1
+            if task.missing == 0 and task.state == WAITING:
+                self._dependencies_done(task)
+
+    def _dependencies_done(self, task: Task) -> None:
+        failed = first_failed(task)
+        if failed is not None:
+            self.finish(task, FAILED, [failed.value] * len(task.records))
+            return
+        step(task, ARGUMENTS_READY)
+        group = task.descriptor.group
+        group.queue.append(task)
+        self.session.pump_later(group)
+
+    # --- waiters ------------------------------------------------------------------------------------------
+
+    def add_waiter(self, record: ObjectRecord, waiter: Any) -> bool:
+        """Register *waiter*; False when the record's outcome is here already. The lock is held."""
+        if record.state > 0:
+            return False
+        if record.waiters is None:
+            record.waiters = []
+        record.waiters.append(waiter)
+        return True
+
+    def remove_waiter(self, record: ObjectRecord, waiter: Any) -> None:
+        """Forget a waiter; nothing happens when it was told already."""
+        with self.lock:
+            if record.waiters is not None and waiter in record.waiters:
+                record.waiters.remove(waiter)
+
+    # --- ends of tasks ------------------------------------------------------------------------------------
+
+    def finish(self, task: Task, state: int, payloads: Sequence[Any], event: int = FINISHED) -> None:
+        """Give a task's records their values and end it. The lock is held; waiters hear of it afterwards."""
+        step(task, event)
+        released = Released()
+        for record, payload in zip(task.records, payloads, strict=True):
+            self._complete(record, state, payload, released)
+        # Whatever the task kept alive goes now.
+        task.arguments = task.dependencies = task.holds = None
+        task.records = ()
+
+    def complete(self, record: ObjectRecord, state: int, payload: Any) -> None:
+        """A record that no task of ours makes (a borrowed one) is done. The lock is held."""
+        self._complete(record, state, payload, Released())
+
+    def _complete(self, record: ObjectRecord, state: int, payload: Any, released: Released) -> None:
+        record.value = payload
+        record.state = state
+        record.task = None
+        if record.waiters:
+            self.session.notices.append((record, record.waiters))
+            record.waiters = None
+        if self.watchers:
+            self.session.notices.append((record, self.watchers[:]))
+        if not record.local and record.home is None:
+            self.objects.finished(record, released)
+
+    def results(self, lease: Any, rows: Iterable[tuple[int, int, Any]]) -> list[Task]:
+        """Results came from a worker. The lock is held.
+
+        Returns:
+            Tasks that must run again.
+        """
+        retry: list[Task] = []
+        in_flight = lease.in_flight
+        for number, status, payload in rows:
+            task = in_flight.pop(number, None)
+            if task is None or task.state == DONE:
+                continue  # repeated, or cancelled in the meantime
+            task.lease = None
+            if status == OK:
+                self.finish(task, READY, [payload] * len(task.records))
+            elif status == MANY:
+                self._finish_many(task, payload)
+            elif after_error(task, retriable=status != 1) is Verdict.RETRY:
+                task.attempt += 1
+                retry.append(task)
+            else:
+                self.finish(task, FAILED, [payload] * len(task.records))
+        return retry
+
+    def _finish_many(self, task: Task, payloads: list[Payload]) -> None:
+        self.finish(task, READY, payloads)
+
+    def fail(self, task: Task, error: BaseException, event: int = FINISHED) -> None:
+        """End a task with an error of our own. The lock is held."""
+        self.finish(task, FAILED, [encode_error(error)] * len(task.records), event)
+
+    def retry(self, tasks: Iterable[Task]) -> None:
+        """Queue tasks again after a failure. The lock is held."""
+        for task in tasks:
+            task.descriptor.group.take_back([task], RETRIED)
+
+    def fail_everything(self, error: BaseException) -> None:
+        """The node is gone: nothing of this session can end any more. The lock is held."""
+        for record in [*self.objects.owned.values(), *self.objects.borrowed.values()]:
+            if record.state:
+                continue
+            if record.task is not None and record.task.state != DONE:
+                self.fail(record.task, error)
+            else:
+                self.complete(record, FAILED, encode_error(error))
+
+    # --- cancelling ---------------------------------------------------------------------------------------
+
+    def cancel(self, record: ObjectRecord) -> Task | None:
+        """Cancel the task that makes *record*; None when it has ended. The lock is held.
+
+        The reference fails at once. A task that was sent keeps its place in flight until its worker answers.
+        """
+        task = record.task
+        if task is None or task.state == DONE:
+            return None
+        if task.state == QUEUED:
+            # It is left in its queue: the next pass drops it.
+            task.descriptor.group.dead += 1
+        task.cancelled = True
+        self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"), CANCELLED)
+        return task
+
+    def children(self, parent: int) -> list[ObjectRecord]:
+        """The records of unfinished tasks that call *parent* made. The lock is held."""
+        return [
+            record
+            for record in self.objects.owned.values()
+            if record.task is not None and record.task.parent == parent
+        ]
+
+    # --- references ---------------------------------------------------------------------------------------
+
+    def drain_dropped(self) -> None:
+        """Account for references that were destroyed."""
+        dropped = self.dropped
+        released = Released()
+        with self.lock:
+            while dropped:
+                self.objects.drop_local(dropped.popleft(), released)
+        if released.notices:
+            self.session.release(released.notices)
+
+    def ref_to(self, record: ObjectRecord) -> ObjectRef[Any]:
+        """The one ObjectRef of this process for *record*. The lock is held."""
+        ref = record.weak() if record.weak is not None else None
+        if ref is None:
+            ref = ObjectRef(record)
+            record.local += 1
+            record.weak = weak_ref(ref)
+        return ref
+
+    def borrow(self, address: RefAddress) -> ObjectRef[Any]:
+        """The reference to an object of another process. The lock is held."""
+        key = (address[0], address[2])
+        record = self.objects.borrowed.get(key)
+        if record is None:
+            record = ObjectRecord(self.session, address[2])
+            record.home = address
+            self.objects.borrowed[key] = record
+        return self.ref_to(record)
+
+    def unfinished(self) -> bool:
+        """Whether tasks of ours are under way."""
+        return any(record.task is not None for record in self.objects.owned.values())
+
+
+def first_failed(task: Task) -> ObjectRecord | None:
+    """The first of a task's arguments whose own task failed."""
+    for _, ref in task.dependencies or ():
+        record: ObjectRecord = ref._record  # type: ignore[assignment]
+        if record.state == FAILED:
+            return record
+    return None
+
+
+class _DependencyWaiter:
+    """Counts a task's missing arguments down."""
+
+    __slots__ = ("_owner", "_task")
+
+    def __init__(self, owner: Owner, task: Task) -> None:
+        self._owner = owner
+        self._task = task
+
+    def notify(self, record: ObjectRecord) -> None:
+        self._owner.dependency_done(self._task)
+
+
+def held_refs(payload: Any) -> Sequence[ObjectRef[Any]]:
+    """The references inside a payload."""
+    return payload.refs if type(payload) is Encoded else ()

@@ -1,0 +1,419 @@
+"""Talking to other processes about objects: fetching values, borrowing references, cancelling.
+
+Everything here runs on the session's loop, except where it says otherwise.
+
+A reference that arrives inside a value is protected by its sender until this process has registered with
+the object's owner:
+
+- a task's arguments: the caller keeps them until the result has come, and a worker that still holds a
+  reference when the task ends registers before it reports (worker.execution);
+- a task's result: the worker keeps the references until the owner of the result says UNPIN, which it does
+  once it has registered for all of them;
+- a fetched value: this process keeps its reference to the outer object until it has registered.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError
+from ..state.objects import (
+    FAILED,
+    PENDING,
+    READY,
+    REGISTERING,
+    REMOTE,
+    UNREGISTERED,
+    ObjectRecord,
+    Released,
+)
+from ..wire import messages as m
+from ..wire.handshake import PEER, Identity
+from ..wire.values import BufferFeed, Encoded, from_wire, size_bytes, to_wire
+from .errors import encode_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..net.connection import Connection
+    from ..refs import ObjectRef, RefAddress
+    from ..wire.frames import Buffer, Message
+    from .session import Session
+
+
+class Peers:
+    """This process's connections to others, and both sides of what is said on them."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._owner = session.owner
+        self._connections: dict[bytes, Connection] = {}
+        self._dead: set[bytes] = set()
+        self._requests = itertools.count(1)
+        #: Registrations under way: request -> records, and what is to happen when it is answered.
+        self._registering: dict[int, tuple[list[ObjectRecord], list[Callable[[], None]]]] = {}
+        #: The request under way for each record.
+        self._request_of: dict[ObjectRecord, int] = {}
+        #: What results of tasks hold until their owner has registered: (owner, task) -> references.
+        self._pinned: dict[tuple[bytes, int], Sequence[ObjectRef[Any]]] = {}
+        #: Answers to GET that are ready to be sent, by connection.
+        self._answers: dict[Connection, list[_Answer]] = {}
+        #: Set by a worker: handles RECALL and CANCEL.
+        self.on_worker_message: Callable[[Connection, Message], None] | None = None
+
+    # --- connections --------------------------------------------------------------------------------------
+
+    def accepted(self, connection: Connection) -> None:
+        """Another process has connected to talk."""
+        self._connections.setdefault(connection.peer.process_id, connection)
+        self._use(connection)
+
+    def send_to(self, peer: Identity, message: Message, buffers: Sequence[Buffer] = ()) -> bool:
+        """Send to another process, connecting first if need be; False when it is dead."""
+        connection = self._connections.get(peer.process_id)
+        if connection is None:
+            connection = self._connect(peer)
+            if connection is None:
+                return False
+        connection.send(message, buffers)
+        return True
+
+    def _connect(self, peer: Identity) -> Connection | None:
+        if peer.process_id in self._dead:
+            return None
+        try:
+            connection = self._session.network.connect(peer.address, PEER)
+        except ConnectionError:
+            self._lose(peer.process_id)
+            return None
+        connection.peer = peer
+        self._connections[peer.process_id] = connection
+        self._use(connection)
+        self._session.start_connection(connection)
+        return connection
+
+    def _use(self, connection: Connection) -> None:
+        connection.on_message = self._on_message
+        connection.on_close = self._on_close
+
+    def _on_close(self, connection: Connection, error: Exception | None) -> None:
+        self._answers.pop(connection, None)
+        process_id = connection.peer.process_id
+        if self._connections.get(process_id) is connection:
+            del self._connections[process_id]
+        self._lose(process_id)
+
+    def _lose(self, process_id: bytes) -> None:
+        """A process is gone: it borrows nothing, it pins nothing, and what it owned is lost."""
+        self._dead.add(process_id)
+        released = Released()
+        with self._owner.lock:
+            owned = self._owner.objects.process_gone(process_id, released)
+            error = OwnerDiedError("the process that owned this object has died, and its value with it")
+            for record in owned:
+                if record.state in (PENDING, REMOTE):
+                    self._owner.complete(record, FAILED, encode_error(error))
+            for key in [key for key in self._pinned if key[0] == process_id]:
+                del self._pinned[key]
+        for request, (records, _) in list(self._registering.items()):
+            if records and records[0].home is not None and records[0].home[0] == process_id:
+                self._registered(request)
+        self._session.deliver()
+
+    def connections(self) -> list[Connection]:
+        """Every connection there is."""
+        return list(self._connections.values())
+
+    def close(self) -> None:
+        """Close every connection; nobody is told that this means death."""
+        for connection in list(self._connections.values()):
+            connection.on_close = lambda closed, error: None
+            connection.close()
+        self._connections.clear()
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _on_message(self, connection: Connection, message: Message, buffers: list[memoryview]) -> None:
+        handler = self._HANDLERS.get(message[0])
+        if handler is not None:
+            handler(self, connection, *message[1:])
+        elif message[0] == m.VALUES:
+            self._on_values(connection, message[1], buffers)
+        elif self.on_worker_message is not None and message[0] in (m.RECALL, m.CANCEL):
+            self.on_worker_message(connection, message)
+        else:
+            raise ProtocolError(f"a peer does not send message number {message[0]} here")
+
+    def _on_cancel(self, connection: Connection, number: int, force: bool, recursive: bool) -> None:
+        record = self._owner.objects.owned.get(number)
+        if record is not None:
+            self._session.cancel_record(record, force=force, recursive=recursive)
+
+    # --- fetching values ----------------------------------------------------------------------------------
+
+    def fetch(self, records: Iterable[ObjectRecord], *, whole: bool) -> None:
+        """Ask the owners of borrowed objects for their values, as soon as there are any.
+
+        Args:
+            records: Borrowed records.
+            whole: Whether a large value is wanted too, or only the news that it is there.
+        """
+        wanted: dict[RefAddress, list[int]] = {}
+        for record in records:
+            pending = record.state == PENDING and not record.fetching
+            if record.home is not None and (pending or (whole and record.state == REMOTE)):
+                record.fetching = True
+                process_id, address, _ = record.home
+                wanted.setdefault((process_id, address, 0), []).append(record.number)
+        limit = 0 if whole else self._session.config.inline_limit_bytes
+        for (process_id, address, _), numbers in wanted.items():
+            if not self.send_to(Identity(process_id, address, 0), [m.GET, numbers, limit]):
+                self._lose(process_id)
+
+    def _on_get(self, connection: Connection, numbers: list[Any], limit: int) -> None:
+        m.check_numbers("GET", numbers)
+        with self._owner.lock:
+            for number in numbers:
+                record = self._owner.objects.owned.get(number)
+                waiter = _Asked(self, connection, limit)
+                if record is None:
+                    self._answer(connection, number, limit)
+                elif not self._owner.add_waiter(record, waiter):
+                    self._answer(connection, record, limit)
+
+    def _answer(self, connection: Connection, record: ObjectRecord | int, limit: int) -> None:
+        """Answer a GET soon, together with others that are ready by then."""
+        answers = self._answers.get(connection)
+        if answers is None:
+            answers = self._answers[connection] = []
+            self._session.loop.call_soon(self._send_answers, connection)
+        answers.append(_Answer(record, limit))
+
+    def answer_soon(self, connection: Connection, record: ObjectRecord, limit: int) -> None:
+        """As _answer, from any thread."""
+        self._session.call_soon(self._answer, connection, record, limit)
+
+    def _send_answers(self, connection: Connection) -> None:
+        answers = self._answers.pop(connection, None)
+        if not answers or connection.closed:
+            return
+        buffers: list[Buffer] = []
+        rows = [_row(answer, buffers) for answer in answers]
+        connection.send([m.VALUES, rows], buffers)
+
+    def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
+        m.check_rows("VALUES", rows, 3)
+        process_id = connection.peer.process_id
+        feed = BufferFeed(buffers)
+        inner: list[tuple[ObjectRef[Any], list[ObjectRef[Any]]]] = []
+        with self._owner.lock:
+            for number, status, field in rows:
+                payload, addresses = from_wire(field, feed)
+                record = self._owner.objects.borrowed.get((process_id, number))
+                if record is None or record.state in (READY, FAILED):
+                    continue
+                if addresses:
+                    payload.refs = [self._session.restore_ref(address) for address in addresses]  # type: ignore[union-attr]
+                    inner.append((self._owner.ref_to(record), list(payload.refs)))  # type: ignore[union-attr]
+                self._arrived(record, status, payload)
+        for outer, refs in inner:
+            self.register(refs, _Hold([outer]))
+        self._session.deliver()
+
+    def _arrived(self, record: ObjectRecord, status: int, payload: Any) -> None:
+        """Record what came: the value, the failure, or the news that the value is too large to come along."""
+        record.fetching = False
+        if status == m.ELSEWHERE:
+            self._owner.complete(record, REMOTE, None)
+        else:
+            self._owner.complete(record, READY if status == m.OK else FAILED, payload)
+
+    # --- borrowing ----------------------------------------------------------------------------------------
+
+    def register(self, refs: Iterable[ObjectRef[Any]], then: Callable[[], None]) -> None:
+        """Tell the owners of *refs* that this process holds them; call *then* when all have answered."""
+        by_home: dict[tuple[bytes, str], list[ObjectRecord]] = {}
+        # A registration that is under way counts too: the sender must hold on until that is answered.
+        joined: set[int] = set()
+        with self._owner.lock:
+            for ref in refs:
+                record: ObjectRecord = ref._record  # type: ignore[assignment]
+                if record in self._request_of:
+                    joined.add(self._request_of[record])
+                elif record.home is not None and record.borrowing == UNREGISTERED:
+                    record.borrowing = REGISTERING
+                    by_home.setdefault(record.home[:2], []).append(record)
+        countdown = _Calls(len(by_home) + len(joined), then)
+        for request in joined:
+            self._registering[request][1].append(countdown)
+        for (process_id, address), records in by_home.items():
+            request = next(self._requests)
+            self._registering[request] = (records, [countdown])
+            self._request_of.update(dict.fromkeys(records, request))
+            numbers = [record.number for record in records]
+            if not self.send_to(Identity(process_id, address, 0), [m.BORROW, request, numbers]):
+                self._lose(process_id)
+
+    def _on_borrow(self, connection: Connection, request: int, numbers: list[Any]) -> None:
+        m.check_numbers("BORROW", numbers)
+        with self._owner.lock:
+            for number in numbers:
+                self._owner.objects.add_borrower(number, connection.peer.process_id)
+        connection.send([m.BORROWED, request])
+
+    def _on_borrowed(self, connection: Connection, request: int) -> None:
+        self._registered(request)
+
+    def _registered(self, request: int) -> None:
+        entry = self._registering.pop(request, None)
+        if entry is None:
+            return
+        records, calls = entry
+        released = Released()
+        with self._owner.lock:
+            for record in records:
+                del self._request_of[record]
+                self._owner.objects.registered(record, released)
+        self.release(released.notices)
+        for then in calls:
+            then()
+
+    def release(self, addresses: Iterable[RefAddress]) -> None:
+        """Tell owners that this process let go of what it had borrowed.
+
+        What has been borrowed again in the meantime is left out: its owner may have heard of that already,
+        and must not take this for the end of it. The end of the new borrowing will be told.
+        """
+        by_home: dict[tuple[bytes, str], list[int]] = {}
+        with self._owner.lock:
+            for process_id, address, number in addresses:
+                again = self._owner.objects.borrowed.get((process_id, number))
+                if again is None or again.borrowing == UNREGISTERED:
+                    by_home.setdefault((process_id, address), []).append(number)
+        for (process_id, address), numbers in by_home.items():
+            if process_id not in self._dead:
+                self.send_to(Identity(process_id, address, 0), [m.RELEASE, numbers])
+
+    def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
+        m.check_numbers("RELEASE", numbers)
+        released = Released()
+        with self._owner.lock:
+            for number in numbers:
+                self._owner.objects.remove_borrower(number, connection.peer.process_id, released)
+
+    # --- references inside results ------------------------------------------------------------------------
+
+    def pin(self, owner: bytes, number: int, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Hold what a result refers to, until its owner has registered. From any thread."""
+        self._pinned[owner, number] = refs
+
+    def pins(self) -> bool:
+        """Whether results hold references that their owners have not registered yet."""
+        return bool(self._pinned)
+
+    def _on_unpin(self, connection: Connection, number: int) -> None:
+        self._pinned.pop((connection.peer.process_id, number), None)
+
+    def adopt_results(
+        self, worker: Identity, holding: Iterable[tuple[int, Encoded, list[RefAddress]]]
+    ) -> None:
+        """Turn the addresses inside results into references. The owner's lock is held."""
+        refs_of: dict[int, list[ObjectRef[Any]]] = {}
+        for number, payload, addresses in holding:
+            payload.refs = [self._session.restore_ref(address) for address in addresses]
+            refs_of.setdefault(number, []).extend(payload.refs)
+        for number, refs in refs_of.items():
+            self._session.call_soon(self.register, refs, _Unpin(self, worker, number))
+
+    _HANDLERS: ClassVar[dict[int, Callable[..., None]]] = {
+        m.CANCEL_OBJECT: _on_cancel,
+        m.GET: _on_get,
+        m.BORROW: _on_borrow,
+        m.BORROWED: _on_borrowed,
+        m.RELEASE: _on_release,
+        m.UNPIN: _on_unpin,
+    }
+
+
+class _Answer:
+    """One object that a peer asked for."""
+
+    __slots__ = ("limit", "number", "record")
+
+    def __init__(self, record: ObjectRecord | int, limit: int) -> None:
+        self.limit = limit
+        self.number = record if isinstance(record, int) else record.number
+        #: None iff the object is gone.
+        self.record = None if isinstance(record, int) else record
+
+
+def _row(answer: _Answer, buffers: list[Buffer]) -> list[Any]:
+    record = answer.record
+    if record is None or record.state == PENDING:
+        error = ObjectFreedError(
+            "the object was freed before its value was asked for: its owner knew of nobody who held it"
+        )
+        return [answer.number, m.ERROR, encode_error(error)]
+    if record.state == FAILED:
+        return [answer.number, m.ERROR, record.value]
+    if answer.limit and type(record.value) in (Encoded, bytes) and size_bytes(record.value) > answer.limit:
+        return [answer.number, m.ELSEWHERE, None]
+    return [answer.number, m.OK, to_wire(record.value, buffers)]
+
+
+class _Asked:
+    """Answers a peer's GET when the object is done."""
+
+    __slots__ = ("_connection", "_limit", "_peers")
+
+    def __init__(self, peers: Peers, connection: Connection, limit: int) -> None:
+        self._peers = peers
+        self._connection = connection
+        self._limit = limit
+
+    def notify(self, record: ObjectRecord) -> None:
+        self._peers.answer_soon(self._connection, record, self._limit)
+
+
+class _Calls:
+    """Calls a function after so many calls of its own; at once for none."""
+
+    __slots__ = ("_left", "_then")
+
+    def __init__(self, count: int, then: Callable[[], None]) -> None:
+        self._left = count
+        self._then = then
+        if not count:
+            then()
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._then()
+
+
+class _Hold:
+    """Keeps objects alive until it is called."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: list[Any]) -> None:
+        self._held = held
+
+    def __call__(self) -> None:
+        self._held.clear()
+
+
+class _Unpin:
+    """Tells a worker that the references in a result of its are registered."""
+
+    __slots__ = ("_number", "_peers", "_worker")
+
+    def __init__(self, peers: Peers, worker: Identity, number: int) -> None:
+        self._peers = peers
+        self._worker = worker
+        self._number = number
+
+    def __call__(self) -> None:
+        self._peers.send_to(self._worker, [m.UNPIN, self._number])

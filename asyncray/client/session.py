@@ -1,0 +1,435 @@
+"""A session: everything that one process needs to make calls, own objects and wait for them.
+
+Drivers, workers and simulated processes all have the same session; what differs (which loop, which network,
+how a thread waits, what a worker does when its task waits) is handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import ref as weak_ref
+
+from ..exceptions import (
+    LocalRayletDiedError,
+    ProtocolError,
+    RaySystemError,
+    SessionClosedError,
+    TaskCancelledError,
+)
+from ..ids import object_binary
+from ..refs import ObjectRef, RefAddress, RefRecord
+from ..state.objects import FAILED, PENDING, READY, ObjectRecord
+from ..wire import messages as m
+from ..wire.handshake import PEER, TASK, Identity
+from ..wire.values import decode, encode
+from .arguments import encode_arguments
+from .descriptors import Descriptors
+from .diagnosis import explain, explain_call
+from .errors import decode_error, encode_error
+from .hints import LargeArguments
+from .leases import Leases
+from .owner import Owner
+from .peers import Peers
+from .questions import Questions
+from .waits import Waits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextvars import Context
+
+    from ..config import Config
+    from ..net.connection import Connection, Network
+    from ..runtime_env import RuntimeEnv
+    from ..state.pipeline import SchedulingClass
+    from ..state.tasks import Descriptor
+    from .waiting import Parker
+
+_log = logging.getLogger("asyncray")
+#: Forms of arguments that are never large.
+_SMALL = frozenset({type(None), list})
+#: Seconds after which destroyed references are accounted for while there are many of them.
+_DRAIN_AFTER_S = 0.02
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a session is handed."""
+
+    config: Config
+    loop: asyncio.AbstractEventLoop
+    network: Network
+    #: The connection to this process's node.
+    control: Connection
+    identity: Identity
+    parker: Parker
+    #: Seconds that only go forward: the one clock of everything here.
+    clock: Callable[[], float]
+    #: Wakes the loop; callable from a destructor, in any thread. It leads to Session.on_wake.
+    wake: Callable[[], None]
+    #: What calls made here inherit.
+    environment: RuntimeEnv
+    namespace: str = ""
+
+
+class TaskScope:
+    """What a worker knows of the task that makes calls; the session of a driver has none."""
+
+    def running(self) -> Any:
+        """The running call; None in a driver."""
+        return None
+
+    def current_task(self) -> int | None:
+        """Number of the running task at its owner."""
+        return None
+
+    def before_wait(self) -> bool:
+        """The running task is about to wait; True when after_wait must be called."""
+        return False
+
+    def after_wait(self) -> None:
+        """The running task goes on."""
+
+
+class Session:
+    """One process's part in a session."""
+
+    def __init__(self, surroundings: Surroundings, scope: TaskScope) -> None:
+        self.config = surroundings.config
+        self.loop = surroundings.loop
+        self.network = surroundings.network
+        self.control = surroundings.control
+        self.identity = surroundings.identity
+        self.wake = surroundings.wake
+        self.clock = surroundings.clock
+        self.environment = surroundings.environment
+        self.namespace = surroundings.namespace
+        self.scope = scope
+        #: Waiters to be told, with the record that is done.
+        self.notices: deque[tuple[ObjectRecord, Sequence[Any]]] = deque()
+        self.owner = Owner(self)
+        self.waits = Waits(self, surroundings.parker)
+        self.dropped = self.owner.dropped
+        self.leases = Leases(self, self.config)
+        self.owner.leases = self.leases
+        self.peers = Peers(self)
+        self.descriptors = Descriptors(self)
+        self.hints = LargeArguments(self.config)
+        #: None while the session is open; then why it is not.
+        self.failure: Exception | None = None
+        #: The current node's facts, from READY.
+        self.facts: dict[str, Any] = {}
+        #: Handlers of messages from the node that only a driver or only a worker gets.
+        self.on_node_message: dict[int, Callable[..., None]] = {}
+        #: Set by a worker: an owner has connected to send tasks.
+        self.on_task_connection: Callable[[Connection], None] | None = None
+        self.questions = Questions(self)
+        self._draining = False
+        self._listener = self.network.listen(self._accepted)
+        #: References pickled where nobody counts them.
+        self._pinned: list[ObjectRef[Any]] = []
+        self.control.on_message = self._on_control
+        self.control.on_close = self._on_control_closed
+
+    # --- connections --------------------------------------------------------------------------------------
+
+    def start_connection(self, connection: Connection) -> None:
+        """Begin to read a connection that this process opened. On the loop."""
+        connection.resume_reading()
+
+    def _accepted(self, connection: Connection, purpose: str) -> None:
+        if purpose == PEER:
+            self.peers.accepted(connection)
+        elif purpose == TASK and self.on_task_connection is not None:
+            self.on_task_connection(connection)
+        else:
+            raise ProtocolError(f"this process takes no connections for {purpose!r}")
+
+    def _on_control(self, connection: Connection, message: list[Any], buffers: list[memoryview]) -> None:
+        kind = message[0]
+        if kind == m.GRANT:
+            self.leases.granted(*message[1:])
+        elif kind == m.LOST:
+            self.leases.lost(*message[1:])
+        elif kind == m.WANTED:
+            self.leases.wanted(message[1])
+        elif kind == m.DENIED:
+            self.leases.denied(*message[1:])
+        elif kind == m.ANSWER:
+            self.questions.answered(message[1], message[2])
+        elif kind in self.on_node_message:
+            self.on_node_message[kind](*message[1:])
+        else:
+            raise ProtocolError(f"a node does not send message number {kind} here")
+
+    def _on_control_closed(self, connection: Connection, error: Exception | None) -> None:
+        reason = f" ({error})" if error else ""
+        self.fail(LocalRayletDiedError(f"the node process of this session has died{reason}"))
+
+    def fail(self, error: Exception) -> None:
+        """Nothing of this session can end any more: everything that waits hears of it. On the loop."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        with self.owner.lock:
+            self.owner.fail_everything(error)
+        self.questions.fail(error)
+        self.deliver()
+
+    def abandon(self) -> None:
+        """This process is a fork: give up the sockets, and end nothing, because it is the parent's."""
+        self.failure = RaySystemError("this process was forked from one with a session and has none itself")
+        self.wake = lambda: None
+        for connection in (self.control, *self.peers.connections(), *self.leases.connections()):
+            connection.abandon()
+        self._listener.abandon()
+
+    def check_alive(self) -> None:
+        """Raise what ended the session, if it has ended.
+
+        Raises:
+            SessionClosedError: after shutdown.
+            LocalRayletDiedError: when the node has died.
+        """
+        if self.failure is not None:
+            raise type(self.failure)(*self.failure.args)
+
+    def close(self) -> None:
+        """The orderly end. On the loop; the caller stops the loop afterwards."""
+        self.fail(SessionClosedError("the session has been shut down"))
+        self._listener.close()
+        self.peers.close()
+        self.leases.close()
+        self.control.on_close = lambda connection, error: None
+        self.control.close()
+        self._pinned.clear()
+
+    # --- calling into the loop ----------------------------------------------------------------------------
+
+    def call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Run something on the session's loop soon; from any thread. Nothing happens after its end."""
+        self.waits.post_to(self.loop).post(call, *arguments)
+
+    def call_later(self, delay_s: float, call: Callable[[], object]) -> None:
+        """Run something on the session's loop after *delay_s* seconds; from any thread."""
+        self.call_soon(self.loop.call_later, delay_s, call)
+
+    def pump_later(self, group: SchedulingClass) -> None:
+        """Send a class's ready tasks soon."""
+        self.call_soon(self._pump, group)
+
+    def _pump(self, group: SchedulingClass) -> None:
+        with self.owner.lock:
+            links = self.leases.pump(group)
+        for link in links:
+            link.flush()
+        self.deliver()
+
+    def deliver(self) -> None:
+        """Tell waiters what is done. Never under the lock."""
+        notices = self.notices
+        while notices:
+            try:
+                record, waiters = notices.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            for waiter in waiters:
+                waiter.notify(record)
+
+    def on_wake(self) -> None:
+        """References were destroyed, or destructors made calls. On the loop."""
+        self.owner.submit_put_off()
+        self.owner.drain_dropped()
+        if not self._draining:
+            self._draining = True
+            self.loop.call_later(_DRAIN_AFTER_S, self._drain_again)
+
+    def _drain_again(self) -> None:
+        # Cleared before the look: a reference that is dropped in between wakes the loop again.
+        self._draining = False
+        if self.dropped:
+            self.on_wake()
+
+    def on_dropped(self) -> None:
+        if not self._draining and self.failure is None:
+            self.wake()
+
+    def session_name(self) -> str:
+        """What this session is called."""
+        return self.identity.address.split("-")[1] if "-" in self.identity.address else self.identity.address
+
+    def release(self, addresses: list[RefAddress]) -> None:
+        """Tell owners that this process let go; from any thread."""
+        self.call_soon(self.peers.release, addresses)
+
+    # --- calls and values ---------------------------------------------------------------------------------
+
+    def submit(self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call: returns its reference, the list of them when there are several, or None.
+
+        Raises:
+            TypeError: when an argument cannot be pickled.
+        """
+        try:
+            arguments, dependencies = encode_arguments(args, kwargs)
+        except Exception as error:
+            name = descriptor.name
+            raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
+        if type(arguments) not in _SMALL:
+            self.hints.look(descriptor, arguments, args, kwargs)
+        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task())
+        if len(refs) == 1:
+            return refs[0]
+        return refs or None
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """Store a value.
+
+        Raises:
+            TypeError: when it is a reference, or cannot be pickled.
+        """
+        if type(value) is ObjectRef:
+            raise TypeError("put was given an ObjectRef: it is a reference already; put a list to nest it")
+        self.check_alive()
+        try:
+            payload = encode(value)
+        except Exception as error:
+            raise TypeError(f"put cannot pickle its argument: {explain(value, error)}") from error
+        return self.owner.put(payload)
+
+    # --- references ---------------------------------------------------------------------------------------
+
+    def address(self, record: RefRecord) -> RefAddress:
+        """Where a record's object lives."""
+        home: RefAddress | None = record.home  # type: ignore[attr-defined]
+        if home is not None:
+            return home
+        return (self.identity.process_id, self.identity.address, record.number)
+
+    def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
+        record = ref._record
+        if record.weak is None:  # type: ignore[attr-defined]
+            # When the reference comes back, it must be this very object.
+            record.weak = weak_ref(ref)  # type: ignore[attr-defined]
+        return self.address(record)
+
+    def restore_ref(self, address: RefAddress) -> ObjectRef[Any]:
+        """This process's reference to an object, wherever it lives.
+
+        Raises:
+            SessionClosedError: when the object belongs to an earlier session of this process.
+        """
+        with self.owner.lock:
+            if address[0] != self.identity.process_id:
+                return self.owner.borrow(address)
+            record = self.owner.objects.owned.get(address[2])
+            if record is None:
+                return self._freed(address[2])
+            return self.owner.ref_to(record)
+
+    def _freed(self, number: int) -> ObjectRef[Any]:
+        from ..exceptions import ObjectFreedError
+
+        record = ObjectRecord(self, number)
+        record.state = FAILED
+        record.value = encode_error(ObjectFreedError("the object was freed before this reference came back"))
+        record.local = 1
+        self.owner.objects.owned[number] = record
+        return ObjectRef(record)
+
+    def binary(self, record: RefRecord) -> bytes:
+        process_id, _, number = self.address(record)
+        return object_binary(process_id, number)
+
+    def task_binary(self, record: RefRecord) -> bytes:
+        task = record.task  # type: ignore[attr-defined]
+        process_id, _, number = self.address(record)
+        return object_binary(process_id, task.number if task is not None else number)
+
+    def pin_out_of_band(self, ref: ObjectRef[Any]) -> RefAddress:
+        if not self._pinned:
+            warnings.warn(
+                "an ObjectRef was pickled by other means than a call, a put or a return value: nobody counts "
+                "that copy, so its object is kept until the end of the session",
+                stacklevel=4,
+            )
+        self._pinned.append(ref)
+        return self.address_of(ref)
+
+    # --- outcomes -----------------------------------------------------------------------------------------
+
+    def load(self, record: RefRecord) -> Any:
+        state, payload = record.state, record.value  # type: ignore[attr-defined]
+        if state == READY:
+            if self.failure is not None and type(self.failure) is SessionClosedError:
+                self.check_alive()
+            return decode(payload)
+        if state == FAILED:
+            raise decode_error(payload)
+        raise asyncio.InvalidStateError("the value is not there yet")
+
+    def failure_of(self, record: RefRecord) -> BaseException | None:
+        return decode_error(record.value) if record.state == FAILED else None  # type: ignore[attr-defined]
+
+    def was_cancelled(self, record: RefRecord) -> bool:
+        return record.state == FAILED and isinstance(self.failure_of(record), TaskCancelledError)
+
+    # --- waiting ------------------------------------------------------------------------------------------
+
+    def fetch(self, records: Iterable[ObjectRecord], *, whole: bool = False) -> None:
+        """Ask for the values of borrowed objects; from any thread."""
+        borrowed = [record for record in records if record.home is not None and record.state <= 0]
+        if borrowed:
+            self.call_soon(lambda: self.peers.fetch(borrowed, whole=whole))
+
+    def wait_blocking(self, record: RefRecord, timeout: float | None) -> None:
+        self.waits.wait_all([record], timeout, "`await ref`")  # type: ignore[list-item]
+
+    async def wait_async(self, record: RefRecord) -> None:
+        await self.waits.wait_all_async([record])  # type: ignore[list-item]
+
+    def add_callback(
+        self, record: RefRecord, key: object, callback: Callable[[], object], context: Context | None
+    ) -> None:
+        self.waits.add_callback(record, key, callback, context)  # type: ignore[arg-type]
+
+    def remove_callback(self, record: RefRecord, key: object) -> int:
+        return self.waits.remove_callback(record, key)  # type: ignore[arg-type]
+
+    # --- cancelling ---------------------------------------------------------------------------------------
+
+    def cancel_record(self, record: ObjectRecord, *, force: bool, recursive: bool) -> None:
+        """Cancel the task that makes an object, here or at its owner; from any thread."""
+        if record.home is not None:
+            process_id, address, number = record.home
+            if record.state == PENDING:
+                message = [m.CANCEL_OBJECT, number, force, recursive]
+                self.call_soon(self.peers.send_to, Identity(process_id, address, 0), message)
+            return
+        with self.owner.lock:
+            task = self.owner.cancel(record)
+        if task is not None:
+            self.call_soon(lambda: self.leases.cancel(task, force=force, recursive=recursive))
+            self.deliver()
+
+    def cancel_children(self, parent: int, *, force: bool) -> None:
+        """Cancel everything that call *parent* of this process has called for."""
+        with self.owner.lock:
+            records = self.owner.children(parent)
+        for record in records:
+            self.cancel_record(record, force=force, recursive=True)
+
+    def is_needed(self) -> bool:
+        """Whether others hold what this process owns, or work of its own is under way."""
+        self.owner.drain_dropped()
+        with self.owner.lock:
+            return self.owner.objects.held_by_others() or self.owner.unfinished() or self.peers.pins()
+
+    def __repr__(self) -> str:
+        state = "open" if self.failure is None else "closed"
+        objects = self.owner.objects
+        return f"<Session {state}: {len(objects.owned)} objects owned, {len(objects.borrowed)} borrowed>"

@@ -1,0 +1,412 @@
+"""Connections over stream sockets.
+
+One outbox per connection and one writer at a time: any thread may flush, and the one that holds the write
+lock sends for all. What the socket does not take at once goes to the loop, which sends the rest when there
+is room. Reading is the loop's alone.
+
+The socket is used directly, not through an asyncio transport, because a caller's thread writes a call to
+an idle worker itself: a hop through the loop would double the latency of a single call.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ..exceptions import AuthenticationError, ProtocolError
+from ..wire.frames import Buffer, FrameDecoder, FrameEncoder, Message
+from ..wire.handshake import (
+    HELLO_BYTES,
+    REFUSED,
+    WELCOME,
+    Credentials,
+    Identity,
+    check_hello,
+    hello,
+    refused,
+    welcome,
+)
+from ..wire.messages import FIRST_CHECKED, check
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from .connection import OnClose, OnConnect, OnMessage
+
+_log = logging.getLogger("asyncray.net")
+_READ_BYTES: Final = 256 * 1024
+#: Buffers handed to one sendmsg; the kernel's limit is 1024.
+_VECTORS: Final = 512
+_UCRED: Final = struct.Struct("3i")
+NOBODY: Final = Identity(b"", "", 0)
+
+
+class StreamConnection:
+    """A connection over one connected, non-blocking stream socket."""
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, max_frame_bytes: int) -> None:
+        sock.setblocking(False)
+        self.peer = NOBODY
+        self.on_message: OnMessage = _unexpected
+        self.on_close: OnClose = _ignore_close
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._loop = loop
+        self._encoder = FrameEncoder(max_frame_bytes)
+        self._decoder = FrameDecoder(max_frame_bytes)
+        self._outbox: deque[tuple[Message, Sequence[Buffer]]] = deque()
+        self._lock = threading.Lock()
+        #: Parts that the socket did not take; sent before anything else. Guarded by the lock.
+        self._rest: deque[memoryview] = deque()
+        self._rest_bytes = 0
+        self._writer_armed = False
+        self._closed = False
+        self._reading = False
+        #: Whether the hello was accepted just now.
+        self._greeted = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def unsent_bytes(self) -> int:
+        return self._rest_bytes
+
+    def start(self) -> None:
+        """Begin to read. On the loop only."""
+        if not self._closed and not self._reading:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._on_readable)
+
+    resume_reading = start
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._fd)
+
+    def push(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        self._outbox.append((message, buffers))
+
+    def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        self._outbox.append((message, buffers))
+        self.flush()
+
+    def flush(self) -> None:
+        while self._outbox and not self._closed:
+            if not self._lock.acquire(blocking=False):
+                # Another thread is sending. It looks at the outbox again after it lets the lock go, so
+                # what was pushed here is not left behind.
+                return
+            try:
+                self._send_outbox()
+            finally:
+                self._lock.release()
+
+    def _send_outbox(self) -> None:
+        parts: list[Buffer] = []
+        while self._outbox:
+            message, buffers = self._outbox.popleft()
+            parts += self._encoder.encode(message, buffers)
+        if self._rest:
+            self._keep(parts, 0)
+            return
+        self._write(parts)
+
+    def _write(self, parts: list[Buffer]) -> None:
+        small = len(parts) <= 2 or sum(len(part) for part in parts) <= _READ_BYTES
+        try:
+            if small:
+                data = b"".join(parts)
+                sent = self._sock.send(data)
+                if sent < len(data):
+                    self._keep([data], sent)
+                return
+            self._keep(parts, 0)
+            self._send_rest()
+        except BlockingIOError:
+            self._keep([data] if small else [], 0)
+        except OSError as error:
+            self._broken_later(error)
+
+    def _keep(self, parts: Sequence[Buffer], skip: int) -> None:
+        """Keep what is not sent; the loop sends it when the socket has room."""
+        for part in parts:
+            view = memoryview(part).cast("B")
+            if skip >= len(view):
+                skip -= len(view)
+                continue
+            self._rest.append(view[skip:])
+            self._rest_bytes += len(view) - skip
+            skip = 0
+        self._arm_writer()
+
+    def _arm_writer(self) -> None:
+        if self._rest and not self._writer_armed:
+            self._writer_armed = True
+            self._call_on_loop(self._add_writer)
+
+    def _call_on_loop(self, callback: object, *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)  # type: ignore[arg-type]
+        except RuntimeError:  # the loop is closed: the process is ending, and so is this connection
+            self._closed = True
+
+    def _add_writer(self) -> None:
+        if not self._closed:
+            self._loop.add_writer(self._fd, self._on_writable)
+
+    def _on_writable(self) -> None:
+        with self._lock:
+            try:
+                self._send_rest()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._broken_later(error)
+                self._rest.clear()
+            if self._rest:
+                return
+            self._writer_armed = False
+            if not self._closed:
+                self._loop.remove_writer(self._fd)
+        self.flush()
+
+    def _send_rest(self) -> None:
+        while self._rest:
+            batch = [self._rest[i] for i in range(min(len(self._rest), _VECTORS))]
+            sent = self._sock.sendmsg(batch)
+            self._rest_bytes -= sent
+            while sent:
+                part = self._rest[0]
+                if sent < len(part):
+                    self._rest[0] = part[sent:]
+                    break
+                sent -= len(part)
+                self._rest.popleft()
+
+    def _broken_later(self, error: OSError) -> None:
+        """Writing failed, perhaps on a caller's thread: the loop reads what is left, then closes."""
+        self._call_on_loop(self._finish_broken, error)
+
+    def _finish_broken(self, error: OSError) -> None:
+        self.drain()
+        self.close(error)
+
+    def await_hello(self) -> None:
+        """Accept nothing but a small first frame for now."""
+        self._decoder.limit(HELLO_BYTES, single=True)
+
+    def greeted(self, peer: Identity, max_frame_bytes: int) -> None:
+        """The hello was accepted."""
+        self.peer = peer
+        self._greeted = True
+        self._decoder.limit(max_frame_bytes)
+
+    def drain(self) -> None:
+        """Handle what has already arrived, now. On the loop only."""
+        while not self._closed and self._read_once():
+            pass
+
+    def _on_readable(self) -> None:
+        self._read_once()
+
+    def _read_once(self) -> bool:
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            self.close(error)
+            return False
+        if not data:
+            self.close()
+            return False
+        self._handle(data)
+        return True
+
+    def _handle(self, data: bytes) -> None:
+        try:
+            for message, buffers in self._decoder.feed(data):
+                self._dispatch(message, buffers)
+                if self._closed:
+                    return
+            if self._greeted:
+                # The hello came with more behind it, which was left in the decoder.
+                self._greeted = False
+                self._handle(b"")
+        except (ProtocolError, AuthenticationError) as error:
+            self.close(error)
+
+    def _dispatch(self, message: Message, buffers: list[memoryview]) -> None:
+        if message[0] >= FIRST_CHECKED:
+            self.on_message(self, check(message), buffers)
+        elif not answer_of(message):
+            self.on_message(self, message, buffers)
+
+    def close(self, error: Exception | None = None) -> None:
+        if self._closed:
+            return
+        if isinstance(error, ProtocolError | AuthenticationError):
+            self._say_why(error)
+        self._closed = True
+        self.pause_reading()
+        if self._writer_armed:
+            self._loop.remove_writer(self._fd)
+        with self._lock:
+            self._sock.close()
+            self._rest.clear()
+            self._rest_bytes = 0
+        self.on_close(self, error)
+
+    def abandon(self) -> None:
+        self._closed = True
+        self._sock.close()
+
+    def detach(self) -> tuple[socket.socket, FrameDecoder]:
+        """Give the socket away, with what has been read of frames to come; the connection is over."""
+        self.pause_reading()
+        self._closed = True
+        return self._sock, self._decoder
+
+    def _say_why(self, error: Exception) -> None:
+        """Best effort: the other end should know the reason; a full socket is no reason to wait."""
+        _log.warning("closed the connection with process %d: %s", self.peer.pid, error)
+        self.send(refused(str(error)))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<StreamConnection {state} to pid {self.peer.pid}, {self._rest_bytes} bytes unsent>"
+
+
+def _unexpected(connection: object, message: Message, buffers: list[memoryview]) -> None:
+    raise ProtocolError(f"message number {message[0]} came before anyone was ready for it")
+
+
+def _ignore_close(connection: object, error: Exception | None) -> None:
+    """Nobody asked to be told."""
+
+
+class UnixListener:
+    """Listens at an abstract Unix address: nothing on disk, nothing to clean up after a crash."""
+
+    def __init__(self, network: UnixNetwork, name: str, on_connect: OnConnect) -> None:
+        self.address = name
+        self._network = network
+        self._on_connect = on_connect
+        #: Connections that have not said hello yet.
+        self._greeting: set[StreamConnection] = set()
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.setblocking(False)
+        self._sock.bind("\0" + name)
+        self._sock.listen(1024)
+        network.loop.add_reader(self._sock.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # Out of descriptors, say: those who wait stay in the backlog until there are some again.
+                _log.warning("cannot accept a connection at %s: %s", self.address, error)
+                return
+            self._greet(sock)
+
+    def _greet(self, sock: socket.socket) -> None:
+        uid = peer_uid(sock)
+        if uid not in (0, os.getuid()):
+            _log.warning("refused a connection at %s from foreign uid %d", self.address, uid)
+            sock.close()
+            return
+        connection = StreamConnection(sock, self._network.loop, self._network.max_frame_bytes)
+        connection.await_hello()
+        connection.on_message = self._on_hello  # type: ignore[assignment]
+        connection.on_close = lambda closed, error: self._greeting.discard(connection)
+        self._greeting.add(connection)
+        connection.start()
+
+    def _on_hello(self, connection: StreamConnection, message: Message, buffers: list[memoryview]) -> None:
+        accepted = check_hello(message, self._network.credentials)
+        self._greeting.discard(connection)
+        connection.greeted(accepted.identity, self._network.max_frame_bytes)
+        connection.on_message = _unexpected
+        connection.on_close = _ignore_close
+        connection.send(welcome())
+        self._on_connect(connection, accepted.purpose)
+
+    def abandon(self) -> None:
+        self._sock.close()
+
+    def close(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._network.loop.remove_reader(self._sock.fileno())
+            self._sock.close()
+        for connection in list(self._greeting):
+            connection.close()
+
+
+class UnixNetwork:
+    """The sockets of one machine."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        credentials: Credentials,
+        identity: Identity,
+        max_frame_bytes: int,
+    ) -> None:
+        self.loop = loop
+        self.credentials = credentials
+        self.identity = identity
+        self.max_frame_bytes = max_frame_bytes
+
+    def listen(self, on_connect: OnConnect) -> UnixListener:
+        return UnixListener(self, self.identity.address, on_connect)
+
+    def connect(self, address: str, purpose: str) -> StreamConnection:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # Connecting to a Unix socket does not wait for the other end to accept.
+            sock.connect("\0" + address)
+            uid = peer_uid(sock)
+        except OSError as error:
+            sock.close()
+            raise ConnectionError(f"nobody listens at {address}: {error}") from error
+        if uid not in (0, os.getuid()):
+            sock.close()
+            raise ConnectionError(f"{address} is held by foreign uid {uid}")
+        return self.adopt(sock, purpose)
+
+    def adopt(self, sock: socket.socket, purpose: str) -> StreamConnection:
+        """Say hello on a connected socket."""
+        connection = StreamConnection(sock, self.loop, self.max_frame_bytes)
+        connection.send(hello(self.credentials, purpose, self.identity))
+        return connection
+
+
+def answer_of(message: Message) -> bool:
+    """Whether a message is the acceptor's answer to the hello, and that is well.
+
+    Raises:
+        AuthenticationError: when the answer is a refusal.
+    """
+    if message[0] == WELCOME:
+        return True
+    if message[0] == REFUSED:
+        raise AuthenticationError(f"the other end closed the connection: {message[1:]}")
+    return False
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user id of the process at the other end of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(raw)[1])

@@ -1,0 +1,72 @@
+"""What a session is started with: the first thing that a node reads from its driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from ..config import Config
+from ..wire.handshake import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """Everything that a node must know."""
+
+    config: Config
+    credentials: Credentials
+    driver_pid: int
+    driver_process_id: bytes
+    #: Units by name, as in resources.Resources.
+    resources: dict[str, int]
+    gpu_ids: list[int] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    preload: list[str] = field(default_factory=list)
+    #: The driver's runtime environment, packed; workers are started ahead for it.
+    environment: bytes = b""
+    namespace: str = ""
+    loop: str = "auto"
+
+    def pack(self) -> bytes:
+        """As bytes."""
+        data: bytes = msgpack.packb(
+            {
+                "config": self.config.to_wire(),
+                "session_id": self.credentials.session_id,
+                "token": self.credentials.token,
+                "driver_pid": self.driver_pid,
+                "driver_process_id": self.driver_process_id,
+                "resources": self.resources,
+                "gpu_ids": self.gpu_ids,
+                "labels": self.labels,
+                "preload": self.preload,
+                "environment": self.environment,
+                "namespace": self.namespace,
+                "loop": self.loop,
+            }
+        )
+        return data
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Boot:
+        """Undo `pack`."""
+        fields: dict[str, Any] = msgpack.unpackb(data)
+        credentials = Credentials(fields.pop("session_id"), fields.pop("token"))
+        config = Config.from_wire(fields.pop("config"))
+        return cls(config=config, credentials=credentials, **fields)
+
+    def for_worker(self, number: int, mode: str, environment: bytes, gpus: tuple[int, ...]) -> dict[str, Any]:
+        """What one worker must know; plain values."""
+        return {
+            "number": number,
+            "mode": mode,
+            "environment": environment,
+            "gpus": list(gpus),
+            "config": self.config.to_wire(),
+            "session_id": self.credentials.session_id,
+            "token": self.credentials.token,
+            "namespace": self.namespace,
+            "loop": self.loop,
+        }

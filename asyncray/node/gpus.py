@@ -1,0 +1,21 @@
+"""Which GPUs the machine has, by what it tells without a vendor's library."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def visible_gpus(environ: dict[str, str] | None = None, devices: Path = Path("/dev")) -> list[int]:
+    """The indices of the GPUs that this process may use, in order.
+
+    CUDA_VISIBLE_DEVICES narrows what the machine has; entries that are no indices (UUIDs) count by position.
+    """
+    visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
+    found = sorted(int(p.name[6:]) for p in devices.glob("nvidia[0-9]*") if p.name[6:].isdigit())
+    if visible is None or not found:
+        return found
+    entries = [entry.strip() for entry in visible.split(",") if entry.strip()]
+    if all(entry.isdigit() for entry in entries):
+        return [int(entry) for entry in entries if int(entry) in found]
+    return list(range(len(entries)))

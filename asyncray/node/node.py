@@ -1,0 +1,314 @@
+"""The node: who is connected, who wants what, who died.
+
+Decisions are the scheduler's (state.scheduler); this file hears what happens, asks it, and carries out what
+it says. Everything runs on one event loop, in a process of its own that no user code ever slows down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..exceptions import ProtocolError
+from ..resources import Resources
+from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
+from ..wire import messages as m
+from .logs import LogHub
+from .memory import MemoryUse, machine_use, total_bytes, use_of
+from .pool import Pool, WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..net.connection import Connection
+    from ..wire.frames import Message
+    from .boot import Boot
+
+_log = logging.getLogger("asyncray.node")
+
+
+class Node:
+    """One machine's part of a session."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, boot: Boot, driver: Connection, clock: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._boot = boot
+        self._config = boot.config
+        self._driver = driver
+        ceiling = max(8, total_bytes() // boot.config.worker_memory_estimate_bytes)
+        self.scheduler = Scheduler(Resources.from_wire(boot.resources), boot.gpu_ids, ceiling)
+        self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
+        self.pool = Pool(loop, boot, self._logs, self._connected, self._died)
+        self.pool.warnings = self._warn
+        #: Connections of owners by process id, and whether each was told that somebody waits.
+        self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
+        self._told_waiting: dict[bytes, bool] = {}
+        self._sweeping = False
+        self._watching_memory = False
+        self.stopped = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+        driver.on_message = lambda _, message, __: self._on_message(boot.driver_process_id, message)
+        driver.on_close = lambda _, __: self.stop(orderly=False)
+
+    def start(self, pid: int) -> None:
+        """Say that the node is ready, and start workers ahead for the driver's first calls."""
+        facts = {"pid": pid, "resources": self._boot.resources, "labels": self._boot.labels}
+        self._driver.send([m.READY, facts])
+        cpus = int(Resources.from_wire(self._boot.resources).to_floats().get("CPU", 0))
+        for _ in range(min(cpus, self.scheduler.max_workers)):
+            self.scheduler.started(self.pool.start(("sync", self._boot.environment, ())))
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _on_message(self, sender: bytes, message: Message) -> None:
+        handler = self._HANDLERS.get(message[0])
+        if handler is None:
+            raise ProtocolError(f"message number {message[0]} is not for a node")
+        handler(self, sender, *message[1:])
+
+    def _connected(self, process: WorkerProcess) -> None:
+        """A worker is being started: its first message says who it is."""
+
+        def first(connection: Connection, message: Message, buffers: list[memoryview]) -> None:
+            if message[0] == m.BROKEN:
+                self._broken(process, message[1])
+                return
+            if message[0] != m.REGISTER:
+                raise ProtocolError("a worker must register first")
+            self._register(process, message[2], message[3])
+
+        process.connection.on_message = first
+
+    def _register(self, process: WorkerProcess, address: str, process_id: bytes) -> None:
+        connection = process.connection
+        connection.on_message = lambda _, message, __: self._on_message(process_id, message)
+        process.address = address
+        self._owners[process_id] = connection
+        self.scheduler.ready(process.worker, process_id, self._now())
+        self._schedule()
+
+    def _broken(self, process: WorkerProcess, reason: str) -> None:
+        """The environment cannot be had: whoever asked for it hears why."""
+        self.pool.kill(process, "environment", reason)
+        for demand in list(self.scheduler.demands.values()):
+            if demand.count and demand.environment == process.worker.pool[1]:
+                self._deny(demand, f"runtime_env: {reason}")
+
+    def _want(self, sender: bytes, number: int, description: Any, count: int, name: str) -> None:
+        try:
+            self.scheduler.want(sender, number, description, count, name)
+        except KeyError:
+            raise ProtocolError(f"class {number} was never described") from None
+        self._schedule()
+
+    def _return(self, sender: bytes, number: int) -> None:
+        grant = self.scheduler.grants.get(number)
+        if grant is not None and grant.demand.owner == sender:
+            self.scheduler.returned(grant, self._now())
+            self._schedule()
+            self._sweep_soon()
+
+    def _kill(self, sender: bytes, number: int, grace_s: float) -> None:
+        grant = self.scheduler.grants.get(number)
+        if grant is None or grant.demand.owner != sender:
+            return
+        if grace_s:
+            self._loop.call_later(grace_s, self._kill, sender, number, 0)
+            return
+        process = self.pool.processes.get(grant.worker.number)
+        if process is not None:
+            self.pool.kill(process, "killed", f"process {process.pid} was killed by its caller's wish")
+
+    def _blocked(self, sender: bytes, blocked: bool) -> None:
+        worker = next((w for w in self.scheduler.workers.values() if w.process_id == sender), None)
+        if worker is not None:
+            self.scheduler.blocked(worker, blocked=blocked)
+            self._schedule()
+
+    def _keep(self, sender: bytes) -> None:
+        """A worker that was asked to retire owns something; it is asked again when it has been idle again."""
+        for worker in self.scheduler.workers.values():
+            if worker.process_id == sender and worker.state == IDLE:
+                worker.idle_since = self._now()
+        self._sweep_soon()
+
+    def _ask(self, sender: bytes, number: int, question: str, argument: Any) -> None:
+        self._owners[sender].send([m.ANSWER, number, self._answer(question)])
+
+    def _answer(self, question: str) -> Any:
+        scheduler = self.scheduler
+        if question == "available_resources":
+            return dict(scheduler.resources.available)
+        if question == "workers":
+            return [
+                [process.pid, process.worker.state, process.worker.pool[0]]
+                for process in self.pool.processes.values()
+            ]
+        return {"error": f"a node cannot answer {question!r}"}
+
+    def _logged(self, sender: bytes, count: int) -> None:
+        self._logs.confirmed(count)
+
+    def _stop(self, sender: bytes) -> None:
+        if sender == self._boot.driver_process_id:
+            self.stop(orderly=True)
+
+    # --- scheduling ---------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._stopping is None:
+            self._carry_out(self.scheduler.assign())
+
+    def _carry_out(self, plan: Plan) -> None:
+        for grant in plan.grants:
+            self._send_grant(grant)
+        for key in plan.starts:
+            self.scheduler.started(self.pool.start(key))
+        for demand in plan.denials:
+            self._deny(demand, self._ceiling(demand))
+        for demand in plan.infeasible:
+            self._warn(
+                f"the task {demand.name!r} needs {demand.resources.to_floats()}, and the node has "
+                f"{self.scheduler.resources.total.to_floats()}: it stays pending"
+            )
+        self._tell_waiting()
+        if self.scheduler.grants and not self._watching_memory:
+            self._watching_memory = True
+            self._loop.call_later(self._config.memory_poll_s, self._watch_memory)
+
+    def _send_grant(self, grant: Grant) -> None:
+        process = self.pool.processes[grant.worker.number]
+        message = [
+            m.GRANT,
+            grant.demand.number,
+            grant.number,
+            process.address,
+            grant.worker.process_id,
+            process.pid,
+        ]
+        self._owners[grant.demand.owner].send(message)
+
+    def _deny(self, demand: Demand, reason: str) -> None:
+        demand.count = 0
+        self._owners[demand.owner].send([m.DENIED, demand.number, reason])
+
+    def _ceiling(self, demand: Demand) -> str:
+        chain = " -> ".join([*self.scheduler.chain(demand.owner), demand.name])
+        return (
+            f"{len(self.scheduler.workers)} worker processes exist, as many as the machine's memory allows "
+            f"at {self._config.worker_memory_estimate_bytes} bytes each; tasks that wait for others: {chain}"
+        )
+
+    def _tell_waiting(self) -> None:
+        """Tell each owner whether somebody else waits for what its idle leases hold."""
+        feasible = self.scheduler.resources.feasible
+        waiting = {d.owner for d in self.scheduler.demands.values() if d.count and feasible(d.resources)}
+        for process_id, connection in self._owners.items():
+            others = bool(waiting - {process_id})
+            if self._told_waiting.get(process_id, False) != others:
+                self._told_waiting[process_id] = others
+                connection.send([m.WANTED, others])
+
+    def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
+        worker = process.worker
+        grant = self.scheduler.gone(worker)
+        if grant is not None and grant.demand.owner in self._owners:
+            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text])
+        if worker.process_id:
+            self._owner_gone(worker.process_id)
+        self._schedule()
+
+    def _owner_gone(self, owner: bytes) -> None:
+        """What a dead owner had running has nowhere to report to: its workers end too."""
+        self._owners.pop(owner, None)
+        self._told_waiting.pop(owner, None)
+        for grant in self.scheduler.owner_gone(owner):
+            process = self.pool.processes.get(grant.worker.number)
+            if process is not None:
+                self.pool.kill(process, "owner", "the process that had called for its task died")
+
+    # --- idle workers -------------------------------------------------------------------------------------
+
+    def _sweep_soon(self) -> None:
+        if not self._sweeping:
+            self._sweeping = True
+            self._loop.call_later(self._config.worker_idle_s, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = False
+        cpus = self.scheduler.resources.total.to_floats().get("CPU", 0)
+        keep = max(1, int(cpus))
+        for worker in self.scheduler.surplus(keep, self._now(), self._config.worker_idle_s):
+            self.pool.processes[worker.number].connection.send([m.RETIRE])
+        idle = sum(worker.state == IDLE for worker in self.scheduler.workers.values())
+        if idle > keep:
+            self._sweep_soon()
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    def _watch_memory(self) -> None:
+        """Kill the newest retriable task before the kernel kills something else.
+
+        The kernel has no wake-up for this that an ordinary user may have, so it is looked at from time to
+        time, and only while tasks run.
+        """
+        self._watching_memory = bool(self.scheduler.grants)
+        if not self._watching_memory:
+            return
+        self._loop.call_later(self._config.memory_poll_s, self._watch_memory)
+        use = self._memory_use()
+        grant = self.scheduler.newest_retriable() if use.above(self._config.memory_threshold) else None
+        process = self.pool.processes.get(grant.worker.number) if grant is not None else None
+        if grant is None or process is None or process.killed_for is not None:
+            return
+        size = use_of([process.pid], 0).used_bytes
+        self.pool.kill(
+            process,
+            "memory",
+            f"memory ran out: {use.used_bytes >> 20} MiB of {use.total_bytes >> 20} MiB were in use, and "
+            f"process {process.pid} with the newest task ({grant.name!r}) had {size >> 20} MiB of them",
+        )
+
+    def _memory_use(self) -> MemoryUse:
+        if not self._config.memory_limit_bytes:
+            return machine_use()
+        pids = [process.pid for process in self.pool.processes.values() if process.pid]
+        return use_of(pids, self._config.memory_limit_bytes)
+
+    # --- output and the end -------------------------------------------------------------------------------
+
+    def _send_log(self, stream: str, prefix: str, text: str) -> int:
+        self._driver.send([m.LOG, stream, prefix, text])
+        return len(text)
+
+    def _warn(self, text: str) -> None:
+        self._driver.send([m.WARN, text])
+
+    def stop(self, *, orderly: bool) -> None:
+        """End everything; *orderly* when the driver is there to hear of it."""
+        if self._stopping is None:
+            self._stopping = self._loop.create_task(self._end(orderly=orderly))
+
+    async def _end(self, *, orderly: bool) -> None:
+        await self.pool.stop()
+        if orderly:
+            self._driver.send([m.STOPPED])
+        self.stopped.set()
+
+    def _now(self) -> float:
+        return self._clock()
+
+    _HANDLERS: ClassVar[dict[int, Callable[..., None]]] = {
+        m.WANT: _want,
+        m.RETURN: _return,
+        m.KILL: _kill,
+        m.BLOCKED: _blocked,
+        m.KEEP: _keep,
+        m.ASK: _ask,
+        m.LOGGED: _logged,
+        m.STOP: _stop,
+    }

@@ -1,0 +1,101 @@
+"""The node process, from its first line to its last."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import time
+
+from ..net.loops import new_loop
+from ..net.stream import StreamConnection
+from ..node.boot import Boot
+from ..node.node import Node
+from ..node.template import Template, adopt_orphans, die_with_parent, name_process
+from ..worker.main import run_worker
+
+_LENGTH = struct.Struct("<I")
+
+
+def main(fd: int) -> None:
+    """Run a node for the driver at the other end of the inherited socket *fd*."""
+    driver = socket.socket(fileno=fd)
+    boot = Boot.unpack(_read_boot(driver))
+    ours, pid = _fork_template(driver, boot)
+    name_process("asyncray-node")
+    adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    loop = new_loop(boot.loop)
+    try:
+        loop.run_until_complete(_serve(loop, boot, driver, ours, pid))
+    finally:
+        loop.close()
+
+
+def _read_boot(driver: socket.socket) -> bytes:
+    """The first bytes that the driver sends: a length, and what Boot.pack made."""
+    (length,) = _LENGTH.unpack(_read_exactly(driver, _LENGTH.size))
+    return _read_exactly(driver, length)
+
+
+def _read_exactly(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        if not more:
+            raise SystemExit(0)  # the driver is gone before it had begun
+        data += more
+    return data
+
+
+def _fork_template(driver: socket.socket, boot: Boot) -> tuple[socket.socket, int]:
+    """Fork the template while this process has neither a thread nor a loop."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    node = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        # The template must not keep the node's connections open, or nobody sees the node's end.
+        driver.close()
+        ours.close()
+        die_with_parent(node)
+        Template(theirs, run_worker).run(boot.preload)
+    theirs.close()
+    return ours, pid
+
+
+async def _serve(
+    loop: asyncio.AbstractEventLoop, boot: Boot, sock: socket.socket, template: socket.socket, pid: int
+) -> None:
+    driver = StreamConnection(sock, loop, boot.config.max_frame_bytes)
+    node = Node(loop, boot, driver, time.monotonic)
+    node.pool.adopt_template(template, pid)
+    # The driver's death also shows as a closed socket, unless a child of it holds that open.
+    pidfd = _watch_driver(loop, boot, node)
+    driver.start()
+    node.start(os.getpid())
+    await node.stopped.wait()
+    if pidfd is not None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    await _flush(driver)
+
+
+def _watch_driver(loop: asyncio.AbstractEventLoop, boot: Boot, node: Node) -> int | None:
+    try:
+        pidfd = os.pidfd_open(boot.driver_pid)
+    except ProcessLookupError:
+        node.stop(orderly=False)
+        return None
+    loop.add_reader(pidfd, lambda: node.stop(orderly=False))
+    return pidfd
+
+
+async def _flush(driver: StreamConnection) -> None:
+    """Let the driver take what was sent last; its end of the connection closing ends the wait too."""
+    if driver.closed:
+        return
+    closed = asyncio.Event()
+    driver.on_close = lambda connection, error: closed.set()
+    await closed.wait()

@@ -1,0 +1,205 @@
+"""``@remote`` for functions: what a call looks like to the user and to the type checker."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+
+from .lifecycle import session_or_init
+from .options import TaskOptions, TaskOptionsDict
+from .process import current
+from .runtime_env import RuntimeEnv
+
+if TYPE_CHECKING:
+    from .client.session import Session
+    from .refs import ObjectRef
+    from .state.tasks import Descriptor
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+R = TypeVar("R")
+P = ParamSpec("P")
+F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
+
+
+class RemoteFunction(Generic[F_co, P, R]):
+    """A function whose calls run in workers. Made by :func:`remote`; call it with ``.remote()``."""
+
+    def __init__(self, function: Callable[..., Any], options: TaskOptions) -> None:
+        self._function = function
+        self._options = options
+        #: The session that the descriptor belongs to, and the descriptor; remade for each session.
+        self._bound: tuple[Session, Descriptor] | None = None
+        self._arity = _arity(function)
+        functools.update_wrapper(self, function)
+
+    @overload
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
+    @overload
+    def remote(self: RemoteFunction[Callable[[A], Any], P, R], a: A | ObjectRef[A], /) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B], Any], P, R], a: A | ObjectRef[A], b: B | ObjectRef[B], /
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B, C], Any], P, R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        /,
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B, C, D], Any], P, R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        d: D | ObjectRef[D],
+        /,
+    ) -> ObjectRef[R]: ...
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function in a worker; returns at once. Starts a session when there is none.
+
+        A reference given directly as an argument is replaced by its value before the function runs; one
+        inside a container stays a reference.
+
+        Returns:
+            A reference to the result. With ``num_returns=n`` a list of n references; None with 0.
+
+        Raises:
+            TypeError: when an argument cannot be pickled, or the arguments do not fit the function.
+            LocalRayletDiedError: when the session's node has died.
+        """
+        bound = self._bound
+        session = current().session
+        if bound is None or bound[0] is not session or session.failure is not None:
+            bound = self._bind()
+            session = bound[0]
+        fewest, most = self._arity
+        if kwargs or not fewest <= len(args) <= most:
+            self._check_arguments(args, kwargs)
+        return session.submit(bound[1], args, kwargs)
+
+    def _bind(self) -> tuple[Session, Descriptor]:
+        session = session_or_init()
+        session.check_alive()
+        options = self._options
+        merged = RuntimeEnv.merge(session.environment, options.runtime_env)
+        name = options.name or self._function.__qualname__
+        descriptor = session.descriptors.make(self._function, name, options, merged)
+        self._bound = (session, descriptor)
+        return self._bound
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            signature = inspect.signature(self._function)
+        except ValueError:  # some functions written in C do not tell; the worker will
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._function.__qualname__}() cannot be called so: {error}") from None
+
+    def options(self, **options: Unpack[TaskOptionsDict]) -> RemoteFunction[F_co, P, R]:
+        """The same function with some options changed.
+
+        Raises:
+            TypeError: when an option is of the wrong type.
+            ValueError: when an option is unknown, cannot be changed here, or has an impossible value.
+        """
+        return RemoteFunction(self._function, _fitting(self._function, self._options.merge(options)))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"a remote function cannot be called directly: use {self._function.__name__}.remote() instead of "
+            f"{self._function.__name__}()"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteFunction, (self._function, self._options)
+
+    def __repr__(self) -> str:
+        return f"<remote function {self._function.__module__}.{self._function.__qualname__}>"
+
+
+class Decorator(Protocol):
+    """What ``remote(**options)`` returns."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> RemoteFunction[Callable[P, Any], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+
+
+@overload
+def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+@overload
+def remote(**options: Unpack[TaskOptionsDict]) -> Decorator: ...
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function remote: bare (``@remote``), with options (``@remote(num_cpus=2)``) or as a call.
+
+    Options and their defaults are those of :class:`asyncray.options.TaskOptionsDict`. A coroutine function
+    is fine: its calls share a worker, up to a thousand at a time.
+
+    Raises:
+        TypeError: when what is given is no function, or an option is of the wrong type.
+        ValueError: when an option is unknown or has an impossible value.
+    """
+    if args and options:
+        raise TypeError("give either a function or options: @remote, or @remote(num_cpus=2)")
+    if not args:
+        if not options:
+            raise TypeError("use @remote without parentheses, or give options: @remote(num_cpus=2)")
+        parsed = TaskOptions.parse(options)
+        return lambda function: _make(function, parsed)
+    if len(args) > 1:
+        raise TypeError(f"remote takes one function, not {len(args)} arguments")
+    return _make(args[0], TaskOptions.parse({}))
+
+
+def _arity(function: Callable[..., Any]) -> tuple[int, float]:
+    """How many positional arguments alone are fine: fewest and most. None are where keywords are needed."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return 0, float("inf")
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return 1, 0
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    fewest = sum(p.default is p.empty for p in positional)
+    any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return fewest, float("inf") if any_number else len(positional)
+
+
+def _make(function: Any, options: TaskOptions) -> RemoteFunction[Any, Any, Any]:
+    if inspect.isclass(function):
+        raise TypeError(f"remote classes (actors) are not there yet: {function.__qualname__}")
+    if isinstance(function, RemoteFunction):
+        raise TypeError(f"{function!r} is remote already")
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"remote needs a function, not {function!r} of type {type(function).__name__}")
+    return RemoteFunction(function, _fitting(function, options))
+
+
+def _fitting(function: Any, options: TaskOptions) -> TaskOptions:
+    """Options that fit the function.
+
+    Raises:
+        ValueError: when they ask for a stream, or the function is a generator.
+    """
+    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    if options.num_returns == "streaming" or (generator and options.num_returns is None):
+        raise ValueError(
+            f"{function.__qualname__!r} would return a stream, and streams are not there yet: give "
+            "num_returns, or return a list"
+        )
+    return options

@@ -1,0 +1,1 @@
+"""What decides: pure, synchronous state machines without I/O, clock, randomness or event loop."""

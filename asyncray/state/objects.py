@@ -1,0 +1,180 @@
+"""Records of the objects that a process knows, and who keeps each of them alive.
+
+An object lives at its owner. It is kept by the owner's own references to it and by its borrowers: other
+processes that hold references and have said so. References inside values, arguments, closures and stored
+objects need no count of their own: whoever holds the value holds the ObjectRef objects inside it.
+
+A borrower is protected by the sender's reference until the owner has answered its registration
+(UNREGISTERED -> REGISTERING -> REGISTERED); a reference that dies before it registers needs no message.
+
+Rule 1: whether an object may be freed is decided in this file and nowhere else.
+Rule 2: this file does no I/O: what must be told to others comes back in :class:`Released`.
+Rule 3: nothing here runs user code, so it may be called under the owner's lock. Freed values are handed
+        back, because dropping them can run destructors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from weakref import ReferenceType
+
+    from ..refs import ObjectRef, RefAddress, RefOwner
+    from .tasks import Task
+
+# States of a record. `state != PENDING` asks whether it is done, `state > 0` whether its outcome is here.
+PENDING: Final = 0
+READY: Final = 1
+FAILED: Final = 2
+#: Borrowed, finished, and too large to have been sent along: the value is at its owner.
+REMOTE: Final = -1
+
+UNREGISTERED: Final = 0
+REGISTERING: Final = 1
+REGISTERED: Final = 2
+
+
+class ObjectRecord:
+    """What this process knows of one object."""
+
+    __slots__ = (
+        "borrowers", "borrowing", "fetching", "home", "local", "number", "owner", "state", "task", "value",
+        "waiters", "weak",
+    )  # fmt: skip
+
+    def __init__(self, owner: RefOwner, number: int) -> None:
+        self.owner = owner
+        self.number = number
+        #: PENDING, READY, FAILED or REMOTE.
+        self.state = PENDING
+        #: The payload when READY; the error's payload when FAILED.
+        self.value: Any = None
+        #: Called, with the record, when it is done. None iff nobody waits.
+        self.waiters: list[Any] | None = None
+        #: The task that makes the object; None for a put, a borrowed object, and when it has ended.
+        self.task: Task | None = None
+        #: ObjectRef objects of this process that have not been dropped.
+        self.local = 0
+        #: Process ids that registered; None iff nobody ever did. Owned objects only.
+        self.borrowers: set[bytes] | None = None
+        #: The way back to the ObjectRef that is alive; None while it was never sent anywhere.
+        self.weak: ReferenceType[ObjectRef[Any]] | None = None
+        #: Where the object lives; None iff this process owns it.
+        self.home: RefAddress | None = None
+        #: UNREGISTERED, REGISTERING or REGISTERED. Borrowed objects only.
+        self.borrowing = UNREGISTERED
+        #: Whether the value has been asked for. Borrowed objects only.
+        self.fetching = False
+
+
+class Released:
+    """What follows from references that went away; the caller carries it out, outside its lock."""
+
+    __slots__ = ("garbage", "notices")
+
+    def __init__(self) -> None:
+        #: Values that nobody needs any more, to be dropped outside the lock.
+        self.garbage: list[Any] = []
+        #: Addresses of borrowed objects whose owners must hear that this process let go.
+        self.notices: list[RefAddress] = []
+
+
+class ObjectTable:
+    """All records of one process, by where their objects live."""
+
+    __slots__ = ("borrowed", "owned")
+
+    def __init__(self) -> None:
+        self.owned: dict[int, ObjectRecord] = {}
+        self.borrowed: dict[tuple[bytes, int], ObjectRecord] = {}
+
+    def drop_local(self, record: ObjectRecord, released: Released) -> None:
+        """One ObjectRef of this process is gone."""
+        record.local -= 1
+        if record.local:
+            return
+        if record.home is None:
+            self._free_if_unheld(record, released)
+            return
+        if record.borrowing != REGISTERING:
+            self._let_go(record, released)
+
+    def registered(self, record: ObjectRecord, released: Released) -> None:
+        """The owner has answered this process's registration as borrower."""
+        if record.borrowing == REGISTERING:
+            record.borrowing = REGISTERED
+        if not record.local:
+            self._let_go(record, released)
+
+    def add_borrower(self, number: int, process_id: bytes) -> bool:
+        """Another process holds an owned object; False when the object is gone."""
+        record = self.owned.get(number)
+        if record is None:
+            return False
+        if record.borrowers is None:
+            record.borrowers = set()
+        record.borrowers.add(process_id)
+        return True
+
+    def remove_borrower(self, number: int, process_id: bytes, released: Released) -> None:
+        """Another process let go of an owned object. Repeated and unknown notices change nothing."""
+        record = self.owned.get(number)
+        if record is None or not record.borrowers or process_id not in record.borrowers:
+            return
+        record.borrowers.discard(process_id)
+        self._free_if_unheld(record, released)
+
+    def process_gone(self, process_id: bytes, released: Released) -> list[ObjectRecord]:
+        """A process died: it borrows nothing any more. Returns the borrowed records that it owned."""
+        for record in list(self.owned.values()):
+            if record.borrowers and process_id in record.borrowers:
+                record.borrowers.discard(process_id)
+                self._free_if_unheld(record, released)
+        return [record for (home, _), record in self.borrowed.items() if home == process_id]
+
+    def finished(self, record: ObjectRecord, released: Released) -> None:
+        """An owned record has got its value; nobody may be left who wants it."""
+        self._free_if_unheld(record, released)
+
+    def held_by_others(self) -> bool:
+        """Whether another process holds an object that this one owns."""
+        return any(record.borrowers for record in self.owned.values())
+
+    def validate(self) -> None:
+        """Assert every invariant; for tests and debugging."""
+        for number, record in self.owned.items():
+            assert record.number == number
+            assert record.home is None
+            assert record.local >= 0
+            assert record.local or record.borrowers or record.state == PENDING, record.number
+        for (process_id, number), record in self.borrowed.items():
+            assert record.home is not None
+            assert (record.home[0], record.home[2]) == (process_id, number)
+            assert record.local > 0 or record.borrowing == REGISTERING
+
+    def _free_if_unheld(self, record: ObjectRecord, released: Released) -> None:
+        if record.local or record.borrowers or record.state == PENDING:
+            return
+        if self.owned.pop(record.number, None) is not None:
+            released.garbage.append(record.value)
+            record.value = None
+
+    def _let_go(self, record: ObjectRecord, released: Released) -> None:
+        home = record.home
+        assert home is not None
+        if self.borrowed.pop((home[0], home[2]), None) is None:
+            return
+        released.garbage.append(record.value)
+        if record.borrowing == REGISTERED:
+            released.notices.append(home)
+
+
+def unregistered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+    """The borrowed records among *records* that are still held and whose owner does not know it."""
+    return [
+        record
+        for record in records
+        if record.home is not None and record.local and record.borrowing == UNREGISTERED
+    ]

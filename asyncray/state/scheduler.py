@@ -1,0 +1,308 @@
+"""Which owner gets which worker: the node's decisions.
+
+Owners demand leases for scheduling classes; workers start, idle, are lent and given back. After every
+change the node calls :meth:`Scheduler.assign`, one synchronous pass that grants what can be granted and
+says which workers to start.
+
+Rule 1: a lease holds its resources from its grant to its end; a worker whose task waits for others has its
+        CPU taken back for that time, and takes it again when it goes on, even where none is free.
+Rule 2: the deepest call goes first. A task that waits for its child would otherwise lose the CPU that it
+        gave back to yet another task that will wait, until the machine is full of waiting processes.
+Rule 3: nothing is started that could not be granted at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ..resources import UNITS, NodeResources, Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STARTING: Final = "starting"
+IDLE: Final = "idle"
+LEASED: Final = "leased"
+
+#: What workers must have in common to be interchangeable: mode, runtime environment (packed), GPU ids.
+PoolKey = tuple[str, bytes, tuple[int, ...]]
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker process."""
+
+    number: int
+    pool: PoolKey
+    state: str = STARTING
+    lease: Grant | None = None
+    #: Seconds on the node's clock; None unless idle.
+    idle_since: float | None = None
+    #: How many calls deep its task is: 1 for a driver's.
+    depth: int = 0
+    #: Process id of the session in it; empty until it has registered.
+    process_id: bytes = b""
+
+
+@dataclass(slots=True, eq=False)
+class Demand:
+    """How many leases of one scheduling class an owner wants."""
+
+    owner: bytes
+    number: int
+    mode: str
+    environment: bytes
+    resources: Resources
+    retriable: bool
+    count: int = 0
+    depth: int = 0
+    #: Position in the order of first asking, among equals.
+    order: int = 0
+    #: Name of the first task that waits.
+    name: str = ""
+    warned: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Grant:
+    """A lease in force."""
+
+    number: int
+    demand: Demand
+    worker: Worker
+    gpus: tuple[int, ...]
+    name: str
+    blocked: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """What the node must do now."""
+
+    grants: list[Grant] = field(default_factory=list)
+    starts: list[PoolKey] = field(default_factory=list)
+    #: Demands that cannot be met because no further process may be started.
+    denials: list[Demand] = field(default_factory=list)
+    #: Demands that this node could never meet, told once each.
+    infeasible: list[Demand] = field(default_factory=list)
+
+
+class Scheduler:
+    """The node's tables of demands, workers and leases."""
+
+    def __init__(self, total: Resources, gpu_ids: Iterable[int], max_workers: int) -> None:
+        self.resources = NodeResources(total)
+        self.max_workers = max_workers
+        self.workers: dict[int, Worker] = {}
+        self.grants: dict[int, Grant] = {}
+        self.demands: dict[tuple[bytes, int], Demand] = {}
+        #: Units free on each GPU.
+        self._gpus = dict.fromkeys(gpu_ids, UNITS)
+        self._next_grant = 1
+        self._next_order = 1
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def want(self, owner: bytes, number: int, description: list[Any] | None, count: int, name: str) -> None:
+        """An owner wants *count* more leases of its class *number*.
+
+        Raises:
+            KeyError: when the class was never described.
+        """
+        key = (owner, number)
+        if description is not None:
+            mode, resources, environment, retriable = description
+            self.demands[key] = Demand(
+                owner, number, mode, environment, Resources.from_wire(resources), bool(retriable)
+            )
+        demand = self.demands[key]
+        if count and not demand.count:
+            demand.order = self._next_order
+            self._next_order += 1
+            demand.depth = self.depth_of(owner)
+        demand.count = count
+        demand.name = name
+
+    def depth_of(self, owner: bytes) -> int:
+        """How many calls deep an owner's running task is; 0 for a driver."""
+        return next((w.depth for w in self.workers.values() if w.process_id == owner), 0)
+
+    def started(self, worker: Worker) -> None:
+        """A worker is being started."""
+        self.workers[worker.number] = worker
+
+    def ready(self, worker: Worker, process_id: bytes, now: float) -> None:
+        """A worker has registered."""
+        worker.state = IDLE
+        worker.process_id = process_id
+        worker.idle_since = now
+
+    def gone(self, worker: Worker) -> Grant | None:
+        """A worker is dead; returns the lease that it takes along."""
+        self.workers.pop(worker.number, None)
+        grant = worker.lease
+        if grant is not None:
+            self._end(grant)
+        return grant
+
+    def returned(self, grant: Grant, now: float) -> None:
+        """An owner gave a lease back."""
+        self._end(grant)
+        grant.worker.state = IDLE
+        grant.worker.lease = None
+        grant.worker.depth = 0
+        grant.worker.idle_since = now
+
+    def blocked(self, worker: Worker, *, blocked: bool) -> None:
+        """A worker's task waits for others, or goes on."""
+        grant = worker.lease
+        if grant is None or grant.blocked == blocked:
+            return
+        grant.blocked = blocked
+        cpu = grant.demand.resources.only("CPU")
+        if blocked:
+            self.resources.release(cpu)
+        else:
+            self.resources.acquire(cpu, force=True)
+
+    def owner_gone(self, owner: bytes) -> list[Grant]:
+        """An owner is dead; returns the leases it held, which stay until their workers end."""
+        for key in [key for key in self.demands if key[0] == owner]:
+            del self.demands[key]
+        return [grant for grant in self.grants.values() if grant.demand.owner == owner]
+
+    def _end(self, grant: Grant) -> None:
+        if self.grants.pop(grant.number, None) is None:
+            return
+        held = grant.demand.resources
+        if grant.blocked:
+            held = held.subtract(held.only("CPU"))
+        self.resources.release(held)
+        for gpu, units in _gpu_units(grant.demand.resources, grant.gpus):
+            self._gpus[gpu] += units
+
+    # --- the pass -----------------------------------------------------------------------------------------
+
+    def assign(self) -> Plan:
+        """Grant what can be granted; say what must be started for the rest."""
+        plan = Plan()
+        # What further starts may count on: resources that this pass has not promised yet.
+        spare = dict(self.resources.available)
+        starting: dict[PoolKey, int] = {}
+        for worker in self.workers.values():
+            if worker.state == STARTING:
+                starting[worker.pool] = starting.get(worker.pool, 0) + 1
+        for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.order)):
+            if demand.count:
+                self._serve(demand, plan, spare, starting)
+        return plan
+
+    def _serve(self, demand: Demand, plan: Plan, spare: dict[str, int], starting: dict[PoolKey, int]) -> None:
+        if not self.resources.feasible(demand.resources):
+            if not demand.warned:
+                demand.warned = True
+                plan.infeasible.append(demand)
+            return
+        wanted = demand.count
+        while wanted and demand.resources.fits(spare):
+            gpus = self._choose_gpus(demand)
+            if gpus is None:
+                return
+            pool = (demand.mode, demand.environment, gpus)
+            worker = self._idle(pool)
+            if worker is not None:
+                self._grant(demand, worker, gpus, plan)
+            elif starting.get(pool, 0):
+                starting[pool] -= 1
+            elif len(self.workers) + len(plan.starts) >= self.max_workers:
+                if not starting and not plan.starts:
+                    plan.denials.append(demand)
+                return
+            else:
+                plan.starts.append(pool)
+            wanted -= 1
+            for name, units in demand.resources.items():
+                spare[name] -= units
+
+    def _idle(self, pool: PoolKey) -> Worker | None:
+        """The idle worker of a pool that was used last: its caches are warm, and the others can retire."""
+        best: Worker | None = None
+        for worker in self.workers.values():
+            newer = best is None or (worker.idle_since or 0) > (best.idle_since or 0)
+            if worker.state == IDLE and worker.pool == pool and newer:
+                best = worker
+        return best
+
+    def _grant(self, demand: Demand, worker: Worker, gpus: tuple[int, ...], plan: Plan) -> None:
+        self.resources.acquire(demand.resources)
+        for gpu, units in _gpu_units(demand.resources, gpus):
+            self._gpus[gpu] -= units
+        grant = Grant(self._next_grant, demand, worker, gpus, demand.name)
+        self._next_grant += 1
+        self.grants[grant.number] = grant
+        worker.state = LEASED
+        worker.lease = grant
+        worker.idle_since = None
+        worker.depth = demand.depth + 1
+        demand.count -= 1
+        plan.grants.append(grant)
+
+    def _choose_gpus(self, demand: Demand) -> tuple[int, ...] | None:
+        """The GPUs for one lease; None when there are not enough free."""
+        units = demand.resources.get("GPU", 0)
+        if not units:
+            return ()
+        if units < UNITS:
+            # The fullest GPU that has room, so that whole ones stay whole.
+            fitting = sorted((free, gpu) for gpu, free in self._gpus.items() if free >= units)
+            return (fitting[0][1],) if fitting else None
+        whole = [gpu for gpu, free in self._gpus.items() if free == UNITS]
+        count = units // UNITS
+        return tuple(whole[:count]) if len(whole) >= count else None
+
+    # --- questions ----------------------------------------------------------------------------------------
+
+    def somebody_waits(self) -> bool:
+        """Whether a demand that could be met one day is not."""
+        return any(d.count and self.resources.feasible(d.resources) for d in self.demands.values())
+
+    def surplus(self, keep: int, now: float, idle_s: float) -> list[Worker]:
+        """Idle workers beyond *keep* that have been idle for *idle_s* seconds, the oldest first."""
+        idle = [w for w in self.workers.values() if w.state == IDLE and w.idle_since is not None]
+        idle.sort(key=lambda worker: worker.idle_since or 0.0)
+        old = [worker for worker in idle if now - (worker.idle_since or now) >= idle_s]
+        return old[: max(0, len(idle) - keep)]
+
+    def chain(self, owner: bytes) -> list[str]:
+        """The names of the tasks that led to what *owner* demands, the outermost first."""
+        names: list[str] = []
+        by_process = {worker.process_id: worker for worker in self.workers.values()}
+        while (worker := by_process.pop(owner, None)) is not None and worker.lease is not None:
+            names.append(worker.lease.name)
+            owner = worker.lease.demand.owner
+        return names[::-1]
+
+    def newest_retriable(self) -> Grant | None:
+        """The lease to end when memory runs out: the newest whose tasks may run again, else the newest."""
+        grants = sorted(self.grants.values(), key=lambda grant: (grant.demand.retriable, grant.number))
+        return grants[-1] if grants else None
+
+    def validate(self) -> None:
+        """Assert every invariant; for tests and debugging."""
+        used: dict[str, int] = {}
+        for grant in self.grants.values():
+            assert grant.worker.lease is grant
+            assert grant.worker.state == LEASED
+            held = grant.demand.resources
+            for name, units in (held.subtract(held.only("CPU")) if grant.blocked else held).items():
+                used[name] = used.get(name, 0) + units
+        for name, total in self.resources.total.items():
+            assert self.resources.available[name] + used.get(name, 0) == total, name
+        for worker in self.workers.values():
+            assert (worker.lease is not None) == (worker.state == LEASED)
+
+
+def _gpu_units(resources: Resources, gpus: tuple[int, ...]) -> list[tuple[int, int]]:
+    units = resources.get("GPU", 0)
+    return [(gpu, min(units, UNITS)) for gpu in gpus]

@@ -1,0 +1,180 @@
+"""Every message that crosses a process boundary: its number, its fields, and their types.
+
+A message is a list: its number, then its fields in the order given here. Messages about many things carry
+lists, so that a thousand results are one frame and one wake-up.
+
+Rule 1: check() runs on everything that arrives; handlers may rely on the fields it promises.
+Rule 2: a peer's message can be wrong in any way; the answer is always ProtocolError, never another error.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from .frames import Message
+
+#: Numbers below belong to the handshake, which checks its own.
+FIRST_CHECKED: Final = 10
+
+# --- control: a process and its node ---------------------------------------------------------------------
+REGISTER: Final = 10
+READY: Final = 11
+WANT: Final = 12
+GRANT: Final = 13
+RETURN: Final = 14
+WANTED: Final = 15
+LOST: Final = 16
+KILL: Final = 17
+BLOCKED: Final = 18
+RETIRE: Final = 19
+KEEP: Final = 20
+STOP: Final = 21
+LOG: Final = 22
+ASK: Final = 23
+ANSWER: Final = 24
+WARN: Final = 25
+LOGGED: Final = 26
+DENIED: Final = 27
+BROKEN: Final = 28
+STOPPED: Final = 29
+# --- task: an owner and a worker that it leases -----------------------------------------------------------
+DESCRIBE: Final = 40
+TASKS: Final = 41
+RESULTS: Final = 42
+HANDBACK: Final = 43
+# --- peer: any two processes -------------------------------------------------------------------------------
+RECALL: Final = 60
+CANCEL: Final = 61
+CANCEL_OBJECT: Final = 62
+GET: Final = 63
+VALUES: Final = 64
+BORROW: Final = 65
+BORROWED: Final = 66
+RELEASE: Final = 67
+UNPIN: Final = 68
+
+# How a task ended, in RESULTS and VALUES.
+OK: Final = 0
+ERROR: Final = 1
+#: The user's exception is one that the task's retry_exceptions names.
+ERROR_RETRY: Final = 2
+#: Several returns: the payload is the list of them.
+MANY: Final = 3
+CANCELLED: Final = 4
+#: VALUES only: the value is there, but larger than the asker wanted inline.
+ELSEWHERE: Final = 5
+
+_NUMBER = (int, float)
+_TEXT_OR_NONE = (str, type(None))
+
+#: Message number -> name and the types of its fields. ``object`` admits anything.
+SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
+    # worker number, address, process id
+    REGISTER: ("REGISTER", (int, str, bytes)),
+    # facts about the node, for a driver
+    READY: ("READY", (dict,)),
+    # class number, description (None when it was sent before), further leases wanted, first waiting task
+    WANT: ("WANT", (int, (list, type(None)), int, str)),
+    # class number, lease number, worker's address, process id, pid
+    GRANT: ("GRANT", (int, int, str, bytes, int)),
+    # lease number
+    RETURN: ("RETURN", (int,)),
+    # whether somebody waits for resources that idle leases hold
+    WANTED: ("WANTED", (bool,)),
+    # lease number, kind of loss, explanation
+    LOST: ("LOST", (int, str, str)),
+    # lease number, seconds of grace before the kill
+    KILL: ("KILL", (int, _NUMBER)),
+    # whether the worker's task waits (and its CPU is free) or goes on
+    BLOCKED: ("BLOCKED", (bool,)),
+    RETIRE: ("RETIRE", ()),
+    # a worker asked to retire owns something and stays
+    KEEP: ("KEEP", ()),
+    # the driver ends
+    STOP: ("STOP", ()),
+    # "stdout" or "stderr", prefix, lines
+    LOG: ("LOG", (str, str, str)),
+    # request number, question, argument
+    ASK: ("ASK", (int, str, object)),
+    # request number, answer
+    ANSWER: ("ANSWER", (int, object)),
+    # a warning for the user
+    WARN: ("WARN", (str,)),
+    # bytes of output that the driver has shown
+    LOGGED: ("LOGGED", (int,)),
+    # class number, reason
+    DENIED: ("DENIED", (int, str)),
+    # a worker cannot be what its runtime environment asks for: the reason
+    BROKEN: ("BROKEN", (str,)),
+    STOPPED: ("STOPPED", ()),
+    # descriptor number, function id, pickled function (None when it was sent before), options
+    DESCRIBE: ("DESCRIBE", (int, bytes, (bytes, type(None)), dict)),
+    # list of [task number, descriptor number, arguments, dependencies]
+    TASKS: ("TASKS", (list,)),
+    # list of [task number, status, payload], seconds that the worker spent on them
+    RESULTS: ("RESULTS", (list, _NUMBER)),
+    # task numbers that were not started, whether the worker's task waits for others
+    HANDBACK: ("HANDBACK", (list, bool)),
+    RECALL: ("RECALL", ()),
+    # task number, force, recursive
+    CANCEL: ("CANCEL", (int, bool, bool)),
+    # object number, force, recursive
+    CANCEL_OBJECT: ("CANCEL_OBJECT", (int, bool, bool)),
+    # object numbers, largest value wanted inline (bytes; 0: any size)
+    GET: ("GET", (list, int)),
+    # list of [object number, status, payload]
+    VALUES: ("VALUES", (list,)),
+    # request number, object numbers
+    BORROW: ("BORROW", (int, list)),
+    # request number
+    BORROWED: ("BORROWED", (int,)),
+    # object numbers
+    RELEASE: ("RELEASE", (list,)),
+    # task number whose returned references have been registered
+    UNPIN: ("UNPIN", (int,)),
+}
+
+
+def check(message: Message) -> Message:
+    """Return *message* when it is well formed.
+
+    Raises:
+        ProtocolError: when its number is unknown, or a field is missing, too much or of the wrong type.
+    """
+    schema = SCHEMAS.get(message[0])
+    if schema is None:
+        raise ProtocolError(f"unknown message number {message[0]}")
+    name, types = schema
+    if len(message) != len(types) + 1:
+        raise ProtocolError(f"{name} has {len(types)} fields, not {len(message) - 1}")
+    for position, kind in enumerate(types, 1):
+        if not isinstance(message[position], kind):
+            raise ProtocolError(f"field {position} of {name} cannot be {type(message[position]).__name__}")
+        if kind is _NUMBER and not 0 <= message[position] < inf:
+            raise ProtocolError(f"field {position} of {name} cannot be {message[position]}")
+    return message
+
+
+def check_rows(name: str, rows: list[Any], width: int) -> None:
+    """Check the rows of a message about many things: lists of *width* that begin with a number.
+
+    Raises:
+        ProtocolError: when one is not.
+    """
+    for row in rows:
+        if type(row) is not list or len(row) != width or type(row[0]) is not int:
+            raise ProtocolError(f"a row of {name} is not a list of {width} that begins with a number")
+
+
+def check_numbers(name: str, numbers: list[Any]) -> None:
+    """Check a list of object or task numbers.
+
+    Raises:
+        ProtocolError: when it holds anything else.
+    """
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ProtocolError(f"{name} carries something that is not a number of an object or task")

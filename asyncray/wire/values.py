@@ -1,0 +1,209 @@
+"""Values as bytes, and back.
+
+A value travels in one of three forms, told apart by their type alone:
+
+- a scalar (None, bool, int, float, str) as itself: nothing is pickled, and it needs no copy to be safe,
+  because it cannot change;
+- ``bytes``: a pickle, which holds everything;
+- :class:`Encoded`: a pickle with large buffers beside it (pickle protocol 5), or with references inside.
+
+Rule 1: pickling runs user code; nothing here may be called under a lock.
+Rule 2: exact types only. A subclass of int is not a scalar: its type must survive.
+Rule 3: what __main__ defines goes by value (cloudpickle), because it does not exist at the other end.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import cloudpickle
+
+from ..exceptions import ProtocolError
+from ..refs import ObjectRef, RefAddress, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .frames import Buffer
+
+Scalar: TypeAlias = bool | int | float | str | None
+
+SCALARS: Final = frozenset({type(None), bool, int, float, str})
+#: A buffer below this is copied into the pickle: a place in the frame of its own costs more.
+OUT_OF_BAND_BYTES: Final = 16 * 1024
+#: Text above this is pickled: checking that it can be UTF-8 costs a pass over it.
+_LONG_TEXT: Final = 1024
+
+
+class Encoded:
+    """A pickled value with its buffers beside it and the references inside it."""
+
+    __slots__ = ("buffers", "data", "refs")
+
+    def __init__(
+        self, data: bytes, buffers: Sequence[Buffer] = (), refs: Sequence[ObjectRef[Any]] = ()
+    ) -> None:
+        self.data = data
+        self.buffers = buffers
+        #: The references inside the value, held here so that their objects live.
+        self.refs = refs
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the pickle and its buffers."""
+        return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+Payload: TypeAlias = Scalar | bytes | Encoded
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle that notes the references it meets."""
+
+    def __init__(self, file: io.BytesIO, buffers: list[Buffer], refs: list[ObjectRef[Any]]) -> None:
+        def keep_out(buffer: pickle.PickleBuffer) -> bool:
+            raw = buffer.raw()
+            if raw.nbytes < OUT_OF_BAND_BYTES:
+                return True
+            # The value may change after the call: what is kept must be a copy.
+            buffers.append(bytes(raw))
+            return False
+
+        super().__init__(file, protocol=5, buffer_callback=keep_out)
+        self._refs = refs
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is ObjectRef:
+            self._refs.append(obj)
+            return restore, obj._record.owner.address_of(obj)
+        return super().reducer_override(obj)
+
+
+def is_scalar(value: object) -> bool:
+    """Whether *value* travels as itself."""
+    kind = type(value)
+    if kind not in SCALARS:
+        return False
+    if kind is int:
+        return -(2**63) <= value < 2**63  # type: ignore[operator]
+    if kind is str:
+        return len(value) <= _LONG_TEXT and _is_utf8(value)  # type: ignore[arg-type]
+    return True
+
+
+def _is_utf8(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which msgpack cannot carry
+        return False
+    return True
+
+
+def encode(value: object) -> Payload:
+    """The form in which *value* travels; it shares no memory with *value*.
+
+    Raises:
+        Exception: whatever pickling *value* raises.
+    """
+    if is_scalar(value):
+        return value  # type: ignore[return-value]
+    return encode_pickled(value)
+
+
+def encode_pickled(value: object) -> bytes | Encoded:
+    """Pickle *value*, also when it is a scalar."""
+    file = io.BytesIO()
+    buffers: list[Buffer] = []
+    refs: list[ObjectRef[Any]] = []
+    _Pickler(file, buffers, refs).dump(value)
+    if buffers or refs:
+        return Encoded(file.getvalue(), buffers, refs)
+    return file.getvalue()
+
+
+def decode(payload: Payload) -> Any:
+    """The value of a payload; a new one at each call unless it cannot change.
+
+    Raises:
+        Exception: whatever unpickling raises.
+    """
+    if type(payload) is bytes:
+        return pickle.loads(payload)
+    if type(payload) is Encoded:
+        return pickle.loads(payload.data, buffers=payload.buffers)
+    return payload
+
+
+def size_bytes(payload: Payload) -> int:
+    """Bytes that a payload holds; a scalar's are counted as 16."""
+    if type(payload) is bytes:
+        return len(payload)
+    if type(payload) is Encoded:
+        return payload.size_bytes
+    return len(payload) if type(payload) is str else 16
+
+
+def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:
+    """A payload as a field of a message; its buffers are added to the frame's."""
+    if type(payload) is not Encoded:
+        return payload
+    buffers.extend(payload.buffers)
+    return [payload.data, len(payload.buffers), [ref._record.owner.address_of(ref) for ref in payload.refs]]
+
+
+class BufferFeed:
+    """Deals a frame's buffers out to the payloads that own them, in order."""
+
+    __slots__ = ("_at", "_buffers")
+
+    def __init__(self, buffers: Sequence[memoryview]) -> None:
+        self._buffers = buffers
+        self._at = 0
+
+    def take(self, count: int) -> list[Buffer]:
+        """The next *count* buffers.
+
+        Raises:
+            ProtocolError: when there are not so many.
+        """
+        taken = list(self._buffers[self._at : self._at + count])
+        if len(taken) != count or count < 0:
+            raise ProtocolError("a message announces more buffers than its frame carries")
+        self._at += count
+        return taken  # type: ignore[return-value]
+
+
+def from_wire(field: Any, feed: BufferFeed) -> tuple[Payload, list[RefAddress]]:
+    """A payload from a field of a message, and the addresses of the references inside it.
+
+    The payload's ``refs`` are empty: who receives it turns the addresses into references of its own.
+
+    Raises:
+        ProtocolError: when the field is no payload.
+    """
+    kind = type(field)
+    if kind is bytes or kind in SCALARS:
+        return field, []
+    if kind is not list or len(field) != 3 or type(field[0]) is not bytes or type(field[1]) is not int:
+        raise ProtocolError(f"a value cannot travel as {kind.__name__}")
+    data, count, refs = field
+    return Encoded(data, feed.take(count)), check_addresses(refs)
+
+
+def check_addresses(refs: Any) -> list[RefAddress]:
+    """Check a field that lists references.
+
+    Raises:
+        ProtocolError: when it does not.
+    """
+    if type(refs) is not list:
+        raise ProtocolError("the references inside a value are not a list")
+    for ref in refs:
+        well_formed = type(ref) is list and len(ref) == 3
+        if not well_formed or (type(ref[0]), type(ref[1]), type(ref[2])) != (bytes, str, int):
+            raise ProtocolError("a reference is a process id, an address and a number")
+    return [tuple(ref) for ref in refs]

@@ -1,0 +1,164 @@
+"""The async mode of a worker: calls are plain asyncio tasks on the main thread's loop.
+
+No task group or cancel scope surrounds them: level cancellation would cancel the awaits in a user's
+``finally``. Everything of this file runs on the loop.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ProtocolError
+from ..wire import messages as m
+from ..wire.values import BufferFeed
+from .calls import Call, Runner, call_user, take_buffers
+from .functions import FunctionTable
+from .output import announce
+from .scope import WorkerScope, running_call
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from ..client.session import Session
+    from ..net.connection import Connection
+    from ..wire.frames import Buffer, Message
+    from .ending import Ending
+
+
+class AsyncOwner:
+    """One owner's connection and the calls it has here."""
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self.connection = connection
+        self.functions = FunctionTable()
+        self.running: dict[int, tuple[asyncio.Task[None], Call]] = {}
+        self._loop = loop
+        self._rows: list[list[Any]] = []
+        self._buffers: list[Buffer] = []
+        self._busy_s = 0.0
+
+    def add(self, row: list[Any], buffers: list[Buffer], busy_s: float) -> None:
+        """Report a result together with the others of this turn of the loop."""
+        if not self._rows:
+            self._loop.call_soon(self.report)
+        self._rows.append(row)
+        self._buffers += buffers
+        self._busy_s += busy_s
+
+    def report(self) -> None:
+        """Send what was gathered."""
+        if self._rows:
+            rows, buffers, busy_s = self._rows, self._buffers, self._busy_s
+            self._rows, self._buffers, self._busy_s = [], [], 0.0
+            self.connection.send([m.RESULTS, rows, busy_s], buffers)
+
+
+class AsyncWorker:
+    """Runs coroutine functions, many at a time."""
+
+    def __init__(self, session: Session, scope: WorkerScope, clock: Callable[[], float], end: Ending) -> None:
+        self._session = session
+        self._scope = scope
+        self._clock = clock
+        self._end = end
+        self._runner = Runner(session)
+        self._owners: dict[bytes, AsyncOwner] = {}
+        scope.concurrent = True
+        scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
+        session.on_task_connection = self._on_owner
+        session.peers.on_worker_message = self._on_peer_message
+
+    def _on_owner(self, connection: Connection) -> None:
+        owner = AsyncOwner(connection, self._session.loop)
+        self._owners[connection.peer.process_id] = owner
+        connection.on_message = lambda _, message, buffers: self._on_message(owner, message, buffers)
+        connection.on_close = lambda _, error: self._on_owner_closed(owner)
+
+    def _on_owner_closed(self, owner: AsyncOwner) -> None:
+        """The owner is gone: what it had running has nowhere to report to."""
+        if self._owners.get(owner.connection.peer.process_id) is owner:
+            del self._owners[owner.connection.peer.process_id]
+        for task, _ in owner.running.values():
+            task.cancel()
+
+    def _on_message(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
+        if message[0] == m.DESCRIBE:
+            owner.functions.describe(*message[1:])
+            return
+        if message[0] != m.TASKS:
+            raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
+        m.check_rows("TASKS", message[1], 4)
+        feed = BufferFeed(buffers)
+        for row in message[1]:
+            call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
+            take_buffers(call)
+            self._start(owner, call)
+
+    def _start(self, owner: AsyncOwner, call: Call) -> None:
+        self._scope.begin(call)
+        context = copy_context()
+        context.run(running_call.set, call)
+        name = f"{call.function.name}-{call.number}"
+        task = self._session.loop.create_task(self._run(owner, call), name=name, context=context)
+        owner.running[call.number] = (task, call)
+
+    async def _run(self, owner: AsyncOwner, call: Call) -> None:
+        started = self._clock()
+        buffers: list[Buffer] = []
+        row = await self._outcome(call, buffers)
+        del owner.running[call.number]
+        kept = self._runner.kept(call)
+        if kept:
+            registered = self._session.loop.create_future()
+            self._session.peers.register(kept, lambda: registered.set_result(None))
+            await registered
+        owner.add(row, buffers, self._clock() - started)
+        self._count_run(owner, call)
+
+    async def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
+        runner = self._runner
+        announce(call.function.name)
+        try:
+            function = call.function.load()
+            for ref in runner.await_remote(call):
+                await ref
+            runner.decode(call)
+        except BaseException as error:  # noqa: BLE001 - the call's failure
+            return runner.refused(call, error)
+        try:
+            value = await call_user(function, call.positional, call.keywords)
+            return runner.succeeded(call, value, buffers)
+        except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
+            return runner.failed(call, error)
+
+    def _count_run(self, owner: AsyncOwner, call: Call) -> None:
+        function = call.function
+        function.runs += 1
+        if function.max_calls and function.runs >= function.max_calls:
+            owner.report()
+            self._end.leave()
+
+    def _on_peer_message(self, connection: Connection, message: Message) -> None:
+        owner = self._owners.get(connection.peer.process_id)
+        if owner is None or message[0] != m.CANCEL:
+            return
+        _, number, force, recursive = message
+        if number not in owner.running:
+            return
+        task, call = owner.running[number]
+        call.cancelled = True
+        if recursive:
+            self._session.cancel_children(call.serial, force=force)
+        if force:
+            owner.report()
+            self._end.at_once()
+        task.cancel()
+
+    def retire(self) -> bool:
+        """The node has no use for this worker; False when something here is still needed."""
+        if any(owner.running for owner in self._owners.values()) or self._session.is_needed():
+            return False
+        self._end.leave()
+        return True

@@ -1,0 +1,292 @@
+"""The sync mode of a worker: calls run one after the other in the main thread.
+
+    main thread:  wait on the task sockets -> take a call -> run it -> report it -> ...
+    loop thread:  the control and peer connections: cancel, recall, nested calls, borrowed objects
+
+Between two calls the main thread reads the sockets; while one runs, the loop's thread may take what is left
+unread to hand it back. The inbox's lock says who reads.
+
+Results are gathered while calls are short and reported together; a result never waits longer than the call
+after it, because the owner recalls the queue of a worker that stands still, and that reports too.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from ..client.interrupts import InterruptGuard, interrupt_main
+from ..exceptions import ProtocolError
+from ..net.channel import TaskChannel
+from ..wire import messages as m
+from ..wire.values import BufferFeed
+from .calls import Call, Runner, call_user, take_buffers
+from .functions import FunctionTable
+from .output import announce
+from .scope import WorkerScope, running_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..client.session import Session
+    from ..net.connection import Connection
+    from ..net.stream import StreamConnection
+    from ..wire.frames import Buffer, Frame, Message
+    from .ending import Ending
+
+#: Seconds of short calls whose results are reported together.
+_GATHER_S: Final = 0.0005
+#: Bytes of large results that are not gathered further.
+_GATHER_BYTES: Final = 256 * 1024
+
+
+class Owner:
+    """One owner's connection, its functions, and the results it has not been sent."""
+
+    def __init__(self, channel: TaskChannel) -> None:
+        self.channel = channel
+        self.functions = FunctionTable()
+        self.rows: list[list[Any]] = []
+        self.buffers: list[Buffer] = []
+        self.busy_s = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, row: list[Any], buffers: list[Buffer], busy_s: float) -> None:
+        """Gather a result."""
+        with self._lock:
+            self.rows.append(row)
+            self.buffers += buffers
+            self.busy_s += busy_s
+
+    def report(self) -> None:
+        """Send what was gathered. From either thread."""
+        with self._lock:
+            if not self.rows:
+                return
+            message: Message = [m.RESULTS, self.rows, self.busy_s]
+            buffers, self.rows, self.buffers, self.busy_s = self.buffers, [], [], 0.0
+            self.channel.send(message, buffers)
+
+
+class SyncWorker:
+    """Runs synchronous calls in the main thread."""
+
+    def __init__(self, session: Session, scope: WorkerScope, clock: Callable[[], float], end: Ending) -> None:
+        self._session = session
+        self._scope = scope
+        self._clock = clock
+        self._end = end
+        self._runner = Runner(session)
+        self._lock = threading.Lock()
+        self._inbox: deque[tuple[Owner, Call]] = deque()
+        self._owners: dict[int, Owner] = {}
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._current: tuple[Owner, Call] | None = None
+        #: The call that must be interrupted; None iff no cancel is under way.
+        self._target: Call | None = None
+        self._leaving = False
+        self._gathered_at = 0.0
+        self._guard = InterruptGuard(session.call_later, self._is_wanted)
+        scope.on_waiting = self._on_waiting
+        session.on_task_connection = self._on_owner
+        session.peers.on_worker_message = self._on_peer_message
+
+    def install(self) -> None:
+        """Take SIGINT over. In the main thread."""
+        self._guard.install()
+
+    # --- the main thread ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run calls until the worker must go."""
+        while not self._leaving:
+            if not self._inbox:
+                self._fill()
+                continue
+            owner, call = self._inbox.popleft()
+            self._run(owner, call)
+
+    def _fill(self) -> None:
+        for fd, _ in self._epoll.poll():
+            if fd == self._wake:
+                os.eventfd_read(self._wake)
+            elif (owner := self._owners.get(fd)) is not None:
+                with self._lock:
+                    self._read(owner)
+
+    def _read(self, owner: Owner) -> None:
+        """Take what has arrived from an owner. The lock is held."""
+        fd = owner.channel.fileno()
+        try:
+            for frame in owner.channel.read():
+                self._take(owner, frame)
+        except ProtocolError:
+            owner.channel.close()
+        if owner.channel.closed:
+            # Closing has taken the socket out of the epoll set. What the owner had sent is of no use now.
+            self._owners.pop(fd, None)
+            self._inbox = deque(item for item in self._inbox if item[0] is not owner)
+
+    def _take(self, owner: Owner, frame: Frame) -> None:
+        message = m.check(frame[0])
+        if message[0] == m.DESCRIBE:
+            owner.functions.describe(*message[1:])
+            return
+        if message[0] != m.TASKS:
+            raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
+        rows = message[1]
+        m.check_rows("TASKS", rows, 4)
+        feed = BufferFeed(frame[1])
+        process_id = owner.channel.peer.process_id
+        for row in rows:
+            call = Call(process_id, row, owner.functions[row[1]], feed)
+            take_buffers(call)
+            self._inbox.append((owner, call))
+
+    def _run(self, owner: Owner, call: Call) -> None:
+        if call.function.report_first:
+            owner.report()
+        started = self._clock()
+        self._current = (owner, call)
+        self._scope.begin(call)
+        buffers: list[Buffer] = []
+        row = self._outcome(call, buffers)
+        self._current = None
+        kept = self._runner.kept(call)
+        if kept:
+            self._register(kept)
+        now = self._clock()
+        owner.add(row, buffers, now - started)
+        self._maybe_report(owner, now, buffers)
+        self._count_run(call, owner)
+
+    def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
+        """Run a call; returns the row that reports it."""
+        token = running_call.set(call)
+        announce(call.function.name)
+        runner = self._runner
+        try:
+            try:
+                function = call.function.load()
+                runner.decode(call)
+            except BaseException as error:  # noqa: BLE001 - the call's failure
+                return runner.refused(call, error)
+            try:
+                value = call_user(function, call.positional, call.keywords)
+                return runner.succeeded(call, value, buffers)
+            except BaseException as error:  # noqa: BLE001 - the call's failure, KeyboardInterrupt and exit too
+                return runner.failed(call, error)
+        finally:
+            running_call.reset(token)
+
+    def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
+        if self._inbox and now - self._gathered_at < _GATHER_S and not buffers:
+            return
+        owner.report()
+        self._gathered_at = now
+
+    def _register(self, kept: list[Any]) -> None:
+        """The call is over and user code still holds references: register before it is reported."""
+        done = threading.Lock()
+        done.acquire()
+        self._session.call_soon(self._session.peers.register, kept, done.release)
+        done.acquire()
+
+    def _count_run(self, call: Call, owner: Owner) -> None:
+        function = call.function
+        function.runs += 1
+        if function.max_calls and function.runs >= function.max_calls:
+            owner.report()
+            with self._lock:
+                self._hand_back(owner, blocked=False)
+            self._leaving = True
+
+    def _on_waiting(self, waiting: bool) -> None:
+        """The running call waits for others: its queue goes back, and its CPU with it. In the main thread."""
+        current = self._current
+        if waiting and current is not None:
+            owner = current[0]
+            owner.report()
+            with self._lock:
+                self._hand_back(owner, blocked=True)
+        self._session.control.send([m.BLOCKED, waiting])
+
+    # --- the loop's thread --------------------------------------------------------------------------------
+
+    def _on_owner(self, connection: Connection) -> None:
+        """An owner has connected: from here on its socket is the main thread's."""
+        stream: StreamConnection = connection  # type: ignore[assignment]
+        sock, decoder = stream.detach()
+        channel = TaskChannel(sock, decoder, connection.peer, self._session.config.max_frame_bytes)
+        owner = Owner(channel)
+        with self._lock:
+            self._owners[channel.fileno()] = owner
+            for frame in decoder.feed(b""):
+                self._take(owner, frame)
+        self._epoll.register(channel.fileno(), select.EPOLLIN)
+        if self._inbox:
+            os.eventfd_write(self._wake, 1)
+
+    def _on_peer_message(self, connection: Connection, message: Message) -> None:
+        owner = self._owner_of(connection.peer.process_id)
+        if owner is None:
+            return
+        if message[0] == m.RECALL:
+            with self._lock:
+                self._read(owner)
+                self._hand_back(owner, blocked=False)
+            owner.report()
+            return
+        _, number, force, recursive = message
+        self._cancel(owner, number, force=force, recursive=recursive)
+
+    def _owner_of(self, process_id: bytes) -> Owner | None:
+        return next((o for o in self._owners.values() if o.channel.peer.process_id == process_id), None)
+
+    def _hand_back(self, owner: Owner, *, blocked: bool) -> None:
+        """Give an owner back what was not started. The lock is held."""
+        numbers = [call.number for whose, call in self._inbox if whose is owner]
+        self._inbox = deque(item for item in self._inbox if item[0] is not owner)
+        owner.channel.send([m.HANDBACK, numbers, blocked])
+
+    def _cancel(self, owner: Owner, number: int, *, force: bool, recursive: bool) -> None:
+        with self._lock:
+            self._read(owner)
+            found = next((i for i in self._inbox if i[0] is owner and i[1].number == number), None)
+            if found is not None:
+                self._inbox.remove(found)
+                owner.add([number, m.CANCELLED, None], [], 0.0)
+            current = self._current
+        if found is not None:
+            owner.report()
+        elif current is not None and current[0] is owner and current[1].number == number:
+            self._cancel_running(owner, current[1], force=force, recursive=recursive)
+
+    def _cancel_running(self, owner: Owner, call: Call, *, force: bool, recursive: bool) -> None:
+        call.cancelled = True
+        if recursive:
+            self._session.cancel_children(call.serial, force=force)
+        if force:
+            with self._lock:
+                self._hand_back(owner, blocked=True)
+            owner.report()
+            self._end.at_once()
+        self._target = call
+        interrupt_main()
+
+    def _is_wanted(self) -> bool:
+        current = self._current
+        return current is not None and current[1] is self._target
+
+    def retire(self) -> bool:
+        """The node has no use for this worker; False when something here is still needed. On the loop."""
+        if self._current is not None or self._inbox or self._session.is_needed():
+            return False
+        self._leaving = True
+        os.eventfd_write(self._wake, 1)
+        return True

@@ -1,0 +1,1 @@
+"""Benchmarks: the same rows on asyncray and on Ray, interleaved in one run (``python -m benchmarks``)."""

@@ -1,0 +1,57 @@
+"""All rows, in the order of the table. A new row is written in the file of its question and listed here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import (
+    arguments,
+    as_completed,
+    bare,
+    cancel,
+    memory,
+    nested,
+    small_objects,
+    start,
+    task_batch,
+    task_sync,
+    wait,
+)
+
+if TYPE_CHECKING:
+    from ..harness import Row
+
+ROWS: tuple[Row, ...] = (
+    start.import_package,
+    start.init_and_first_task,
+    memory.processes_after_init,
+    memory.pss_after_init,
+    memory.pss_of_further_idle_worker,
+    task_sync.task_sync,
+    task_batch.task_batch_1000,
+    task_batch.task_batch_10000,
+    small_objects.get_small,
+    small_objects.put_small,
+    arguments.task_ref_argument_1000,
+    arguments.task_160kb_argument_100,
+    arguments.task_chain_200,
+    nested.multi_client_4x1000,
+    wait.wait_1000,
+    wait.wait_drain_10000_finished,
+    wait.wait_drain_10000_finishing,
+    as_completed.as_completed_1000,
+    as_completed.as_completed_100000,
+    cancel.cancel_known,
+    cancel.cancel_frees_cpu,
+    start.shutdown,
+    bare.bare_ping_pong,
+    bare.bare_frames,
+)
+
+
+def by_name(name: str) -> Row:
+    """The row called ``name``. Raises: KeyError: when there is none, with the names that there are."""
+    for row in ROWS:
+        if row.name == name:
+            return row
+    raise KeyError(f"no row is called {name!r}; there are {', '.join(row.name for row in ROWS)}")

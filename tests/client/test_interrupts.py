@@ -1,0 +1,220 @@
+"""Ctrl-C raises in user code and at marked waits; in the middle of our own code it waits."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import asyncray.client.interrupts as interrupts_module
+from asyncray.client.interrupts import InterruptGuard, interrupt_main, interruptible, may_interrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+PACKAGE = Path(interrupts_module.__file__).parent.parent
+COUNT = itertools.count()
+Later = list[tuple[float, Callable[[], None]]]
+
+
+@pytest.fixture(autouse=True)
+def pythons_own_handler() -> Iterator[None]:
+    """Begin with Python's own handler, and end with the one that was there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def of_the_package() -> Callable[[Callable[[], Any]], Any]:
+    """A function that looks as if it stood in the package, and calls what it is given."""
+    names: dict[str, Any] = {}
+    name = f"call_{next(COUNT)}"  # equal code would be marked together
+    code = compile(f"def {name}(inner):\n    return inner()", str(PACKAGE / "made_up.py"), "exec")
+    exec(code, names)
+    function: Callable[[Callable[[], Any]], Any] = names[name]
+    return function
+
+
+def inside(*calls: Callable[[Callable[[], Any]], Any]) -> bool:
+    """Whether an interrupt may be raised inside these calls, the last one innermost."""
+    innermost: Callable[[], Any] = lambda: may_interrupt(sys._getframe(1))  # noqa: E731 - seen from its caller
+    for call in reversed(calls):
+        innermost = _bind(call, innermost)
+    result: bool = innermost()
+    return result
+
+
+def _bind(call: Callable[[Callable[[], Any]], Any], inner: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: call(inner)
+
+
+def user(inner: Callable[[], Any]) -> Any:
+    return inner()
+
+
+def on_another_thread(call: Callable[[], None]) -> None:
+    """Call it there, and wait here to be interrupted."""
+    go, called = threading.Event(), threading.Event()
+
+    def run() -> None:
+        go.wait()
+        call()
+        called.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        go.set()
+        threading.Event().wait(30)
+    finally:
+        called.wait()
+        thread.join()
+
+
+# ---- where it may be raised ----
+
+
+def test_user_code_may_be_interrupted() -> None:
+    assert may_interrupt(sys._getframe())
+    assert may_interrupt(None)
+
+
+def test_our_code_may_not() -> None:
+    ours = of_the_package()
+    assert not may_interrupt(ours(_frame_of_caller))
+
+
+def _frame_of_caller() -> FrameType:
+    return sys._getframe(1)
+
+
+def test_a_marked_function_of_ours_may() -> None:
+    marked = interruptible(of_the_package())
+    assert may_interrupt(marked(_frame_of_caller))
+
+
+def test_marking_changes_nothing_else() -> None:
+    function = of_the_package()
+    assert interruptible(function) is function
+
+
+def test_a_library_called_by_our_code_may_not() -> None:
+    assert not inside(of_the_package(), user)
+    assert inside(user, user)
+
+
+def test_the_innermost_of_our_functions_decides() -> None:
+    marked = interruptible(of_the_package())
+    unmarked = of_the_package()
+    assert inside(unmarked, marked)
+    assert inside(unmarked, marked, user)
+    assert not inside(marked, unmarked)
+    assert not inside(marked, unmarked, user)
+
+
+def test_a_folder_whose_name_begins_like_ours_is_not_ours() -> None:
+    names: dict[str, Any] = {}
+    exec(compile("def call(inner):\n    return inner()", f"{PACKAGE}_extras/x.py", "exec"), names)
+    assert may_interrupt(names["call"](_frame_of_caller))
+
+
+# ---- the handler ----
+
+
+def guard(later: Later, wanted: Callable[[], bool] = lambda: True) -> InterruptGuard:
+    made = InterruptGuard(lambda seconds, call: later.append((seconds, call)), wanted)
+    made.install()
+    return made
+
+
+def test_a_signal_in_user_code_raises() -> None:
+    later: Later = []
+    installed = guard(later)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert later == []
+    installed.uninstall()
+
+
+def test_a_signal_in_our_code_comes_back_later_and_then_raises() -> None:
+    later: Later = []
+    installed = guard(later)
+    of_the_package()(lambda: signal.raise_signal(signal.SIGINT))
+    [(seconds, again)] = later
+    assert 0 < seconds < 0.1
+    assert again is interrupt_main
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(again)
+    installed.uninstall()
+
+
+def test_it_is_put_off_as_often_as_it_must_be() -> None:
+    later: Later = []
+    installed = guard(later)
+    ours = of_the_package()
+    ours(lambda: signal.raise_signal(signal.SIGINT))
+    ours(later[0][1])
+    assert len(later) == 2
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(later[1][1])
+    installed.uninstall()
+
+
+def test_a_signal_that_is_not_meant_for_what_runs_is_dropped() -> None:
+    later: Later = []
+    installed = guard(later, wanted=lambda: False)
+    signal.raise_signal(signal.SIGINT)
+    of_the_package()(lambda: signal.raise_signal(signal.SIGINT))
+    assert later == []
+    installed.uninstall()
+
+
+# ---- taking and giving back ----
+
+
+def test_uninstalling_gives_back_pythons_own_handler() -> None:
+    installed = guard([])
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    installed.uninstall()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    installed.uninstall()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_user_is_left_alone() -> None:
+    def own(signum: int, frame: FrameType | None) -> None:
+        pass
+
+    signal.signal(signal.SIGINT, own)
+    installed = guard([])
+    assert signal.getsignal(signal.SIGINT) is own
+    installed.uninstall()
+    assert signal.getsignal(signal.SIGINT) is own
+
+
+def test_a_handler_that_the_user_set_later_is_left_alone() -> None:
+    installed = guard([])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    installed.uninstall()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_another_thread_takes_nothing_over() -> None:
+    thread = threading.Thread(target=guard, args=([],))
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_thread_can_interrupt_the_main_thread() -> None:
+    installed = guard([])
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(interrupt_main)
+    installed.uninstall()

@@ -1,0 +1,1 @@
+"""Programs that do the same on asyncray and on Ray."""

@@ -1,0 +1,1 @@
+"""Tests of what decides: state machines alone, without I/O."""

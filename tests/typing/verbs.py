@@ -1,0 +1,65 @@
+"""The verbs keep the types of what refs stand for. Checked by mypy, never run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_type
+
+import asyncray as ray
+from asyncray import ObjectRef, aio
+
+
+@ray.remote
+def square(x: int) -> int:
+    return x * x
+
+
+def get_gives_the_value() -> None:
+    assert_type(ray.get(square.remote(1)), int)
+    assert_type(ray.get(square.remote(1), timeout=1.5), int)
+
+
+def get_of_a_list_gives_a_list_of_values() -> None:
+    assert_type(ray.get([square.remote(i) for i in range(3)]), list[int])
+
+
+def put_gives_a_ref_of_the_value() -> None:
+    assert_type(ray.put("a"), ObjectRef[str])
+    assert_type(ray.get(ray.put("a")), str)
+
+
+def wait_gives_refs_of_the_same_type() -> None:
+    ready, rest = ray.wait([square.remote(1), square.remote(2)], num_returns=1, timeout=0.5)
+    assert_type(ready, list[ObjectRef[int]])
+    assert_type(rest, list[ObjectRef[int]])
+
+
+def what_is_no_ref_is_found() -> None:
+    ray.get(1)  # expect: error[arg-type|call-overload]
+    ray.wait([1, 2])  # expect: error[list-item|arg-type|call-overload|type-var]
+    ray.wait(square.remote(1))  # expect: error[arg-type|call-overload]
+
+
+def a_value_used_as_another_type_is_found() -> None:
+    word: str = ray.get(square.remote(1))  # expect: error[assignment|arg-type]
+    print(word)
+
+
+async def await_gives_the_value() -> None:
+    assert_type(await square.remote(1), int)
+    assert_type(await ray.put("a"), str)
+
+
+async def refs_work_with_asyncio() -> None:
+    assert_type(await asyncio.gather(square.remote(1), ray.put("a")), tuple[int, str])
+    assert_type(await asyncio.wait_for(square.remote(1), timeout=1), int)
+    async with asyncio.timeout(1):
+        assert_type(await square.remote(1), int)
+
+
+async def the_coroutines_have_the_types_of_the_blocking_verbs() -> None:
+    assert_type(await aio.get(square.remote(1)), int)
+    assert_type(await aio.get([square.remote(1)]), list[int])
+    assert_type(await aio.put("a"), ObjectRef[str])
+    ready, _ = await aio.wait([square.remote(1)])
+    assert_type(ready, list[ObjectRef[int]])

@@ -1,0 +1,1 @@
+"""Tests of what crosses process boundaries: bytes in, values out, and nothing but ProtocolError."""
