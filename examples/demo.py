@@ -1,10 +1,8 @@
 """The demo: word counts and other statistics over the sources of Python's standard library, in parallel.
 
 Each task reads and parses a batch of files and returns two values: a small one, fetched at once to show
-progress, and the statistics, passed on as refs to `merge` tasks, which add them up eight at a time. Then
-every fourth batch (with --whole, all) is run again in this process, to tell what parallelism has saved.
-
-    python examples/demo.py [--whole]
+progress, and the statistics, passed on as refs to `merge` tasks, which add them up eight at a time. Every
+fourth batch (with --whole, all) is then run again in this process, to tell what was saved: demo.py [--whole]
 """
 
 import ast
@@ -92,9 +90,9 @@ def deal_batches() -> list[list[str]]:
 
 
 def submit(batches: list[list[str]]) -> tuple[list[Any], Any]:
-    """Submit all tasks at once; returns a ref to the effort of each, and one to the statistics of all."""
-    measure_task: Any = ray.remote(num_returns=2)(measure)  # returns two refs, which no type can tell
-    merge_task: Any = ray.remote(num_returns=2)(merge)
+    """Submit all tasks at once; returns refs to the effort of each and to the statistics of all."""
+    two: Any = ray.remote(num_returns=2)  # a call returns two refs, which no type can tell
+    measure_task, merge_task = two(measure), two(merge)
     submitted = level = [measure_task.remote(batch) for batch in batches]
     while len(level) > 1:
         parts = [statistics for _, statistics in level]

@@ -127,9 +127,9 @@ class Owner:
         group = task.descriptor.group
         group.queue.append(task)
         self.session.check_alive()
-        waiting = len(group.queue)
-        if waiting == 1 or waiting % _BATCH == 0:
+        if group.has_idle_lease() or len(group.queue) % _BATCH == 0:
             return self.leases.pump(group)
+        self.session.pump_later(group)
         return ()
 
     def submit_put_off(self) -> None:

@@ -219,11 +219,14 @@ class Session:
         self.call_soon(self.loop.call_later, delay_s, call)
 
     def pump_later(self, group: SchedulingClass) -> None:
-        """Send a class's ready tasks soon."""
-        self.call_soon(self._pump, group)
+        """Send a class's ready tasks soon, together with others that come until then."""
+        if not group.posted:
+            group.posted = True
+            self.call_soon(self._pump, group)
 
     def _pump(self, group: SchedulingClass) -> None:
         with self.owner.lock:
+            group.posted = False
             links = self.leases.pump(group)
         for link in links:
             link.flush()

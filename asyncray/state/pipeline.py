@@ -60,7 +60,7 @@ class SchedulingClass:
 
     __slots__ = (
         "concurrent", "dead", "demanded", "description", "key", "leases", "max_depth", "number",
-        "queue", "target_s",
+        "posted", "queue", "target_s",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,8 @@ class SchedulingClass:
         self.queue: deque[Task] = deque()
         #: How many in the queue were cancelled there; a pass drops them.
         self.dead = 0
+        #: The loop will look at this class soon: nobody else need ask it to.
+        self.posted = False
         self.leases: dict[int, Lease] = {}
         #: Leases last asked of the node.
         self.demanded = 0
@@ -98,6 +100,10 @@ class SchedulingClass:
             if tasks:
                 assigned.append((lease, tasks))
         return assigned
+
+    def has_idle_lease(self) -> bool:
+        """Whether a worker has nothing to do: a call to it need not wait for company."""
+        return any(not lease.in_flight and lease.accepts() for lease in self.leases.values())
 
     def demand(self) -> int:
         """How many more leases would be of use."""
