@@ -2,7 +2,7 @@
 
 Each task reads and parses a batch of files and returns two values: a small one, fetched at once to show
 progress, and the statistics, passed on as refs to `merge` tasks, which add them up eight at a time. Every
-fourth batch (with --whole, all) is then run again in this process, to tell what was saved: demo.py [--whole]
+fourth batch is run again in this process, to tell what was saved: python examples/demo.py [--whole for all]
 """
 
 import ast
@@ -91,7 +91,7 @@ def deal_batches() -> list[list[str]]:
 
 def submit(batches: list[list[str]]) -> tuple[list[Any], Any]:
     """Submit all tasks at once; returns refs to the effort of each and to the statistics of all."""
-    two: Any = ray.remote(num_returns=2)  # a call returns two refs, which no type can tell
+    two: Any = ray.remote(num_returns=2)  # Any: a call returns two refs, which no type can tell
     measure_task, merge_task = two(measure), two(merge)
     submitted = level = [measure_task.remote(batch) for batch in batches]
     while len(level) > 1:
