@@ -87,11 +87,10 @@ class Descriptors:
         retriable = options.max_retries != 0
         packed = pack_environment(environment)
         key = (mode, options.resources, packed, options.max_calls > 0, retriable)
-        if mode == ASYNC:
-            depth = config.max_coroutines_per_worker
-        else:
-            # A worker that must exit after so many runs cannot have others queued behind them.
-            depth = 1 if options.max_calls else config.max_pipeline
+        depth = config.max_coroutines_per_worker if mode == ASYNC else config.max_pipeline
+        if options.max_calls:
+            # A worker that must end after so many runs cannot have others queued behind them.
+            depth = 1
         description = [mode, options.resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
             return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)

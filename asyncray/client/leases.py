@@ -285,7 +285,7 @@ class Leases:
         _flush(links)
         self._session.deliver()
 
-    def _on_handback(self, link: WorkerLink, numbers: list[Any], blocked: bool) -> None:
+    def _on_handback(self, link: WorkerLink, numbers: list[Any], reason: int) -> None:
         """A worker gives back tasks that it has not started."""
         m.check_numbers("HANDBACK", numbers)
         lease = link.lease
@@ -293,6 +293,7 @@ class Leases:
             return
         with self._owner.lock:
             lease.recalling = False
+            lease.closing = lease.closing or reason == m.LEAVING
             # Until it makes progress, what would be sent would only have to come back.
             lease.blocked = bool(lease.in_flight)
             tasks = [lease.in_flight.pop(number) for number in numbers if number in lease.in_flight]

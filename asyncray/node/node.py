@@ -132,8 +132,9 @@ class Node:
     def _keep(self, sender: bytes) -> None:
         """A worker that was asked to retire owns something; it is asked again when it has been idle again."""
         for worker in self.scheduler.workers.values():
-            if worker.process_id == sender and worker.state == IDLE:
-                worker.idle_since = self._now()
+            if worker.process_id == sender:
+                self.scheduler.kept(worker, self._now())
+        self._schedule()
         self._sweep_soon()
 
     def _ask(self, sender: bytes, number: int, question: str, argument: Any) -> None:
@@ -243,6 +244,7 @@ class Node:
         cpus = self.scheduler.resources.total.to_floats().get("CPU", 0)
         keep = max(1, int(cpus))
         for worker in self.scheduler.surplus(keep, self._now(), self._config.worker_idle_s):
+            self.scheduler.retiring(worker)
             self.pool.processes[worker.number].connection.send([m.RETIRE])
         idle = sum(worker.state == IDLE for worker in self.scheduler.workers.values())
         if idle > keep:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 STARTING: Final = "starting"
 IDLE: Final = "idle"
 LEASED: Final = "leased"
+#: Asked to end; it may answer that it is needed.
+RETIRING: Final = "retiring"
 
 #: What workers must have in common to be interchangeable: mode, runtime environment (packed), GPU ids.
 PoolKey = tuple[str, bytes, tuple[int, ...]]
@@ -154,6 +156,16 @@ class Scheduler:
         grant.worker.depth = 0
         grant.worker.idle_since = now
 
+    def retiring(self, worker: Worker) -> None:
+        """An idle worker is asked to end: it is not lent any more."""
+        worker.state = RETIRING
+
+    def kept(self, worker: Worker, now: float) -> None:
+        """It owns something that is needed, and stays."""
+        if worker.state == RETIRING:
+            worker.state = IDLE
+            worker.idle_since = now
+
     def blocked(self, worker: Worker, *, blocked: bool) -> None:
         """A worker's task waits for others, or goes on."""
         grant = worker.lease
@@ -216,7 +228,9 @@ class Scheduler:
             elif starting.get(pool, 0):
                 starting[pool] -= 1
             elif len(self.workers) + len(plan.starts) >= self.max_workers:
-                if not starting and not plan.starts:
+                # As long as anything runs or starts, a worker may yet become free.
+                stuck = all(grant.blocked for grant in self.grants.values())
+                if stuck and not plan.starts and not any(starting.values()):
                     plan.denials.append(demand)
                 return
             else:

@@ -68,6 +68,13 @@ CANCELLED: Final = 4
 #: VALUES only: the value is there, but larger than the asker wanted inline.
 ELSEWHERE: Final = 5
 
+# Why tasks come back, in HANDBACK.
+RECALLED: Final = 0
+#: The worker's task waits for others.
+BLOCKS: Final = 1
+#: The worker ends after the results that follow.
+LEAVING: Final = 2
+
 _NUMBER = (int, float)
 _TEXT_OR_NONE = (str, type(None))
 
@@ -117,8 +124,8 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     TASKS: ("TASKS", (list,)),
     # list of [task number, status, payload], seconds that the worker spent on them
     RESULTS: ("RESULTS", (list, _NUMBER)),
-    # task numbers that were not started, whether the worker's task waits for others
-    HANDBACK: ("HANDBACK", (list, bool)),
+    # task numbers that were not started, why they come back
+    HANDBACK: ("HANDBACK", (list, int)),
     RECALL: ("RECALL", ()),
     # task number, force, recursive
     CANCEL: ("CANCEL", (int, bool, bool)),

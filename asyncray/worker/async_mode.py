@@ -114,8 +114,14 @@ class AsyncWorker:
             registered = self._session.loop.create_future()
             self._session.peers.register(kept, lambda: registered.set_result(None))
             await registered
+        last = self._was_last(call)
+        if last:
+            # Said before the result is: the owner would send the next call as soon as it has that.
+            owner.connection.push([m.HANDBACK, [], m.LEAVING])
         owner.add(row, buffers, self._clock() - started)
-        self._count_run(owner, call)
+        if last:
+            owner.report()
+            self._end.leave()
 
     async def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
         runner = self._runner
@@ -133,12 +139,11 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 
-    def _count_run(self, owner: AsyncOwner, call: Call) -> None:
+    def _was_last(self, call: Call) -> bool:
+        """Whether this worker must end after so many runs of the call's function."""
         function = call.function
         function.runs += 1
-        if function.max_calls and function.runs >= function.max_calls:
-            owner.report()
-            self._end.leave()
+        return 0 < function.max_calls <= function.runs
 
     def _on_peer_message(self, connection: Connection, message: Message) -> None:
         owner = self._owners.get(connection.peer.process_id)

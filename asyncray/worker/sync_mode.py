@@ -105,11 +105,17 @@ class SyncWorker:
     def run(self) -> None:
         """Run calls until the worker must go."""
         while not self._leaving:
-            if not self._inbox:
+            if (taken := self._next()) is None:
                 self._fill()
-                continue
-            owner, call = self._inbox.popleft()
-            self._run(owner, call)
+            else:
+                self._run(*taken)
+
+    def _next(self) -> tuple[Owner, Call] | None:
+        """Take the next call; from here on it is the running one, and not handed back any more."""
+        with self._lock:
+            if self._inbox:
+                self._current = self._inbox.popleft()
+            return self._current
 
     def _fill(self) -> None:
         for fd, _ in self._epoll.poll():
@@ -152,7 +158,6 @@ class SyncWorker:
         if call.function.report_first:
             owner.report()
         started = self._clock()
-        self._current = (owner, call)
         self._scope.begin(call)
         buffers: list[Buffer] = []
         row = self._outcome(call, buffers)
@@ -161,9 +166,13 @@ class SyncWorker:
         if kept:
             self._register(kept)
         now = self._clock()
+        if self._was_last(call):
+            # Said before the result is: the owner would send the next call as soon as it has that.
+            with self._lock:
+                self._hand_back(owner, m.LEAVING)
+            self._leaving = True
         owner.add(row, buffers, now - started)
         self._maybe_report(owner, now, buffers)
-        self._count_run(call, owner)
 
     def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
         """Run a call; returns the row that reports it."""
@@ -185,7 +194,7 @@ class SyncWorker:
             running_call.reset(token)
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
-        if self._inbox and now - self._gathered_at < _GATHER_S and not buffers:
+        if self._inbox and now - self._gathered_at < _GATHER_S and not buffers and not self._leaving:
             return
         owner.report()
         self._gathered_at = now
@@ -197,14 +206,11 @@ class SyncWorker:
         self._session.call_soon(self._session.peers.register, kept, done.release)
         done.acquire()
 
-    def _count_run(self, call: Call, owner: Owner) -> None:
+    def _was_last(self, call: Call) -> bool:
+        """Whether this worker must end after so many runs of the call's function."""
         function = call.function
         function.runs += 1
-        if function.max_calls and function.runs >= function.max_calls:
-            owner.report()
-            with self._lock:
-                self._hand_back(owner, blocked=False)
-            self._leaving = True
+        return 0 < function.max_calls <= function.runs
 
     def _on_waiting(self, waiting: bool) -> None:
         """The running call waits for others: its queue goes back, and its CPU with it. In the main thread."""
@@ -213,7 +219,7 @@ class SyncWorker:
             owner = current[0]
             owner.report()
             with self._lock:
-                self._hand_back(owner, blocked=True)
+                self._hand_back(owner, m.BLOCKS)
         self._session.control.send([m.BLOCKED, waiting])
 
     # --- the loop's thread --------------------------------------------------------------------------------
@@ -239,7 +245,7 @@ class SyncWorker:
         if message[0] == m.RECALL:
             with self._lock:
                 self._read(owner)
-                self._hand_back(owner, blocked=False)
+                self._hand_back(owner, m.RECALLED)
             owner.report()
             return
         _, number, force, recursive = message
@@ -248,11 +254,11 @@ class SyncWorker:
     def _owner_of(self, process_id: bytes) -> Owner | None:
         return next((o for o in self._owners.values() if o.channel.peer.process_id == process_id), None)
 
-    def _hand_back(self, owner: Owner, *, blocked: bool) -> None:
+    def _hand_back(self, owner: Owner, reason: int) -> None:
         """Give an owner back what was not started. The lock is held."""
         numbers = [call.number for whose, call in self._inbox if whose is owner]
         self._inbox = deque(item for item in self._inbox if item[0] is not owner)
-        owner.channel.send([m.HANDBACK, numbers, blocked])
+        owner.channel.send([m.HANDBACK, numbers, reason])
 
     def _cancel(self, owner: Owner, number: int, *, force: bool, recursive: bool) -> None:
         with self._lock:
@@ -273,7 +279,7 @@ class SyncWorker:
             self._session.cancel_children(call.serial, force=force)
         if force:
             with self._lock:
-                self._hand_back(owner, blocked=True)
+                self._hand_back(owner, m.BLOCKS)
             owner.report()
             self._end.at_once()
         self._target = call
