@@ -49,8 +49,6 @@ class TaskOptionsDict(TypedDict, total=False):
     max_calls: int | None
     name: str | None
     enable_task_events: bool | None
-    timeout: float | None
-    priority: int | None
     _labels: Mapping[str, str] | None
     _generator_backpressure_num_objects: int | None
     _num_objects_per_yield: int | None
@@ -62,7 +60,7 @@ class TaskOptions:
 
     #: What the task holds while it runs: CPU, GPU, memory (bytes) and custom ones. One CPU unless given.
     resources: Resources = field(default_factory=lambda: Resources.from_options(num_cpus=1))
-    #: A kind of accelerator the node should have, like "H100"; None is any. Reserves nothing.
+    #: A kind of accelerator the node should have, like "H100"; None is any. A node has 1 of it as a resource.
     accelerator_type: str | None = None
     #: Labels the node must have: "v", "!v", "in(a,b)" or "!in(a,b)" by key.
     label_selector: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -85,10 +83,6 @@ class TaskOptions:
     name: str | None = None
     #: Whether its events are reported to observers.
     enable_task_events: bool = True
-    #: Seconds from submission, retries included, until it is cancelled with GetTimeoutError; None is never.
-    timeout: float | None = None
-    #: Among tasks that wait for the same resources a higher one goes first.
-    priority: int = 0
     #: Labels for listings.
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: Unconsumed objects at which a streaming producer pauses; -1 is never.
@@ -218,8 +212,6 @@ _RULES: Mapping[str, Rule] = {
     "max_calls": whole(at_least=0, note=" (0 is without end)"),
     "name": text(),
     "enable_task_events": flag(),
-    "timeout": number(above=0),
-    "priority": whole(),
     "_labels": _LABELS,
     "_generator_backpressure_num_objects": whole(at_least=-1, note=" (-1 never pauses)"),
     "_num_objects_per_yield": whole(at_least=1),
@@ -228,6 +220,8 @@ _RULES: Mapping[str, Rule] = {
 _REFUSED = {
     "object_store_memory": "is not implemented for tasks; Ray does not have it either",
     "_metadata": "was renamed; use _labels",
+    "timeout": "is not there yet: deadlines come later; use get(timeout=) or asyncio.timeout",
+    "priority": "is not there yet: tasks go in the order of submission",
     **dict.fromkeys(
         ("placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"),
         "was dropped; use scheduling_strategy",

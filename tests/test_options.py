@@ -40,8 +40,6 @@ VALID: dict[str, list[Any]] = {
     "max_calls": [0, 1, None],
     "name": ["sum", None],
     "enable_task_events": [True, False, None],
-    "timeout": [0.001, 3, None],
-    "priority": [-5, 0, 5, None],
     "_labels": [{"team": "a"}, {}, None],
     "_generator_backpressure_num_objects": [-1, 1, None],
     "_num_objects_per_yield": [1, 2, None],
@@ -63,8 +61,6 @@ WRONG_TYPE: dict[str, list[Any]] = {
     "max_calls": ["1", 0.0],
     "name": [1, b"sum"],
     "enable_task_events": [1, "yes"],
-    "timeout": ["1", True],
-    "priority": [1.5, True],
     "_labels": [{"team": 1}, "team"],
     "_generator_backpressure_num_objects": ["1", 1.5],
     "_num_objects_per_yield": ["1", True],
@@ -86,8 +82,6 @@ IMPOSSIBLE: dict[str, list[Any]] = {
     "max_calls": [-1],
     "name": [""],
     "enable_task_events": [],
-    "timeout": [0, -1, math.nan, math.inf],
-    "priority": [],
     "_labels": [],
     "_generator_backpressure_num_objects": [-2],
     "_num_objects_per_yield": [0],
@@ -166,7 +160,16 @@ def test_any_value_is_accepted_or_refused_with_the_name_of_its_option(name: str,
                 "NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy, not 'PACK'"
             ),
         ),
-        ({"timeout": 0}, ValueError, "timeout must be a finite number > 0, not 0"),
+        (
+            {"timeout": 1},
+            ValueError,
+            "task option 'timeout' is not there yet: deadlines come later; use get(timeout=) or asyncio.timeout",
+        ),
+        (
+            {"priority": 1},
+            ValueError,
+            "task option 'priority' is not there yet: tasks go in the order of submission",
+        ),
         ({"max_restarts": 1}, ValueError, "task option 'max_restarts' is an option of actors, not of tasks"),
         (
             {"placement_group": 1},
@@ -210,7 +213,7 @@ def test_the_defaults_are_rays() -> None:
     assert options.resources == Resources.from_options(num_cpus=1)
     assert (options.max_retries, options.retry_exceptions, options.max_calls) == (3, False, 0)
     assert (options.num_returns, options.scheduling_strategy, options.name) == (None, "DEFAULT", None)
-    assert (options.timeout, options.priority, options.enable_task_events) == (None, 0, True)
+    assert options.enable_task_events
     assert (options.generator_backpressure_num_objects, options.num_objects_per_yield) == (-1, 1)
     assert not options.runtime_env
     assert options == TaskOptions()

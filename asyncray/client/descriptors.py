@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from ..resources import Resources
+from ..labels import any_matches
+from ..resources import UNITS, Resources
 from ..state.tasks import Descriptor
 from ..wire.values import Encoded, encode_pickled
 from .environments import pack_environment
@@ -86,14 +87,26 @@ class Descriptors:
         config = self._session.config
         retriable = options.max_retries != 0
         packed = pack_environment(environment)
-        key = (mode, options.resources, packed, options.max_calls > 0, retriable)
+        resources = _demand(options, self._session.facts.get("labels", {}))
+        key = (mode, resources, packed, options.max_calls > 0, retriable)
         depth = config.max_coroutines_per_worker if mode == ASYNC else config.max_pipeline
         if options.max_calls:
             # A worker that must end after so many runs cannot have others queued behind them.
             depth = 1
-        description = [mode, options.resources.to_wire(), packed, retriable]
+        description = [mode, resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
             return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+
+
+def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:
+    """What a task asks of a node; what only some nodes have is a resource that the others lack."""
+    units = options.resources.to_wire()
+    if options.accelerator_type:
+        # As in Ray: a node with the accelerator has 1 of this, and each task takes a thousandth.
+        units[f"accelerator_type:{options.accelerator_type}"] = UNITS // 1000
+    if not any_matches(options.label_selector, options.fallback_strategy, labels):
+        units[f"label_selector:{dict(options.label_selector)}"] = UNITS
+    return Resources(units)
 
 
 def _in_band(function: Callable[..., Any], payload: Encoded) -> bytes:

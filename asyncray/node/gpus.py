@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+
+_DEVICE = re.compile(r"nvidia(\d+)")
 
 
-def visible_gpus(environ: dict[str, str] | None = None, devices: Path = Path("/dev")) -> list[int]:
+def visible_gpus(environ: dict[str, str] | None = None, devices: str = "/dev") -> list[int]:
     """The indices of the GPUs that this process may use, in order.
 
     CUDA_VISIBLE_DEVICES narrows what the machine has; entries that are no indices (UUIDs) count by position.
     """
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
-    found = sorted(int(p.name[6:]) for p in devices.glob("nvidia[0-9]*") if p.name[6:].isdigit())
+    found = sorted(int(device[1]) for device in map(_DEVICE.fullmatch, os.listdir(devices)) if device)
     if visible is None or not found:
         return found
     entries = [entry.strip() for entry in visible.split(",") if entry.strip()]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP = "/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def machine_use() -> MemoryUse:
 def resident_bytes(pid: int) -> int:
     """Memory that a process has to itself, in bytes; 0 when it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
+        fields = _read(f"/proc/{pid}/statm").split()
     except OSError:
         return 0
     return max(0, int(fields[1]) - int(fields[2])) * _PAGE
@@ -59,14 +58,14 @@ def use_of(pids: Iterable[int], limit_bytes: int) -> MemoryUse:
 
 
 def _meminfo() -> dict[str, int]:
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = _read("/proc/meminfo").splitlines()
     rows = (line.replace(":", "").split() for line in lines)
     return {row[0]: int(row[1]) * 1024 for row in rows if len(row) == 3}
 
 
 def _cgroup_number(name: str) -> int | None:
     try:
-        text = (_CGROUP / name).read_text().strip()
+        text = _read(f"{_CGROUP}/{name}").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
@@ -75,8 +74,13 @@ def _cgroup_number(name: str) -> int | None:
 def _cgroup_cache() -> int:
     """File pages that the kernel would give up before it kills anyone."""
     try:
-        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        lines = _read(f"{_CGROUP}/memory.stat").splitlines()
     except OSError:
         return 0
     stat = dict(line.split() for line in lines)
     return int(stat.get("inactive_file", 0))
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -122,7 +122,7 @@ class Pool:
         theirs.close()
         # The template is watched and reaped through its pidfd; Popen must not do it too.
         popen.returncode = 0
-        ours.send(pack([self._boot.preload]))
+        ours.send(pack([self._boot.preload, self._boot.loop]))
         return TemplateLink(self._loop, ours, popen.pid, self._on_event, self._on_template_gone)
 
     # --- what templates say -------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ parent's ``sys.path``. Secrets never stand in its arguments: they come over the 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-#: What a new interpreter runs. The name at the end of its arguments is for those who list processes.
+#: What a new interpreter runs. Its arguments: a name for those who list processes, the socket, `sys.path`.
 _BOOT: Final = (
-    "import json,sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from asyncray.programs.{module} import main; main(int(sys.argv[1]))"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from asyncray.programs.{module} import main; main(int(sys.argv[2]))"
 )
 
 #: Variables of the environment that an interpreter, or its loader, only reads when it starts.
@@ -52,8 +51,8 @@ def start_python(
     """
     code = _BOOT.format(module=module)
     # An empty entry means the current directory, which may change; say where that is now.
-    path = json.dumps([entry or os.getcwd() for entry in sys.path])
-    arguments = [sys.executable, "-c", code, str(sock.fileno()), path, f"asyncray-{module}"]
+    path = [entry or os.getcwd() for entry in sys.path]
+    arguments = [sys.executable, "-c", code, f"asyncray-{module}", str(sock.fileno()), *path]
     # A session of its own: a terminal's Ctrl-C is the driver's alone.
     return subprocess.Popen(
         arguments, pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL, env=environ, start_new_session=True

@@ -83,8 +83,6 @@ class Template:
     def run(self, preload: list[str]) -> NoReturn:
         """Import what every worker will need, then serve until the node goes."""
         name_process("asyncray-templ")
-        # Workers inherit the end of this pipe in place of a terminal's input.
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         failures = [text for text in map(_preload, preload) if text]
         gc.collect()
         # What exists now is never collected, so that forked workers do not copy its pages to look at it.
@@ -146,6 +144,8 @@ class Template:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A driver that a shell has put in the background ignores it, and a cancel needs it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             os.setpgid(0, 0)
             die_with_parent(parent)

@@ -1,4 +1,8 @@
-"""The node process, from its first line to its last."""
+"""The node process, from its first line to its last.
+
+The template is forked as soon as there is what both processes need: the rest of what each one needs is
+imported at the same time, on two CPUs.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,15 @@ import signal
 import socket
 import struct
 import time
+from typing import TYPE_CHECKING, NoReturn
 
-from ..net.loops import new_loop
-from ..net.stream import StreamConnection
+from ..net.loops import import_loop, new_loop
 from ..node.boot import Boot
-from ..node.node import Node
 from ..node.template import Template, adopt_orphans, die_with_parent, name_process
-from ..worker.main import run_worker
+
+if TYPE_CHECKING:
+    from ..net.stream import StreamConnection
+    from ..node.node import Node
 
 _LENGTH = struct.Struct("<I")
 
@@ -60,14 +66,24 @@ def _fork_template(driver: socket.socket, boot: Boot) -> tuple[socket.socket, in
         driver.close()
         ours.close()
         die_with_parent(node)
-        Template(theirs, run_worker).run(boot.preload)
+        _become_template(theirs, boot)
     theirs.close()
     return ours, pid
+
+
+def _become_template(sock: socket.socket, boot: Boot) -> NoReturn:
+    from ..worker.main import run_worker
+
+    import_loop(boot.loop)
+    Template(sock, run_worker).run(boot.preload)
 
 
 async def _serve(
     loop: asyncio.AbstractEventLoop, boot: Boot, sock: socket.socket, template: socket.socket, pid: int
 ) -> None:
+    from ..net.stream import StreamConnection
+    from ..node.node import Node
+
     driver = StreamConnection(sock, loop, boot.config.max_frame_bytes)
     node = Node(loop, boot, driver, time.monotonic)
     node.pool.adopt_template(template, pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+from ..net.loops import import_loop
 from ..node.template import Template, die_with_parent, unpack
 from ..worker.main import run_worker
 
@@ -18,5 +19,6 @@ def main(fd: int) -> None:
     if not data:
         return  # the node is gone before this had begun
     die_with_parent(os.getppid())
-    (preload,) = unpack(data)
+    preload, loop = unpack(data)
+    import_loop(loop)
     Template(sock, run_worker).run(preload)

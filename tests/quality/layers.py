@@ -38,6 +38,7 @@ FLOORS: list[set[str]] = [
     {"wire"},
     {
         "config",
+        "labels",
         "exceptions",
         "ids",
         "init_options",
