@@ -220,7 +220,7 @@ _RULES: Mapping[str, Rule] = {
 _REFUSED = {
     "object_store_memory": "is not implemented for tasks; Ray does not have it either",
     "_metadata": "was renamed; use _labels",
-    "timeout": "is not there yet: deadlines come later; use get(timeout=) or asyncio.timeout",
+    "timeout": "is not there yet; use get(timeout=) or asyncio.timeout",
     "priority": "is not there yet: tasks go in the order of submission",
     **dict.fromkeys(
         ("placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"),

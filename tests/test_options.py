@@ -163,7 +163,7 @@ def test_any_value_is_accepted_or_refused_with_the_name_of_its_option(name: str,
         (
             {"timeout": 1},
             ValueError,
-            "task option 'timeout' is not there yet: deadlines come later; use get(timeout=) or asyncio.timeout",
+            "task option 'timeout' is not there yet; use get(timeout=) or asyncio.timeout",
         ),
         (
             {"priority": 1},
