@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import api, lifecycle
 from .context import Context
-from .readiness import checked_refs, ready_first
+from .process import current
+from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef
+from .validation import check_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
+    from .client.bootstrap import Driver
     from .client.session import Session
+    from .client.waiting import LoopTally
     from .init_options import InitOptionsDict
 
 T = TypeVar("T")
@@ -37,23 +41,48 @@ async def session(**options: Unpack[InitOptionsDict]) -> AsyncIterator[Context]:
         ValueError: when an option has an impossible value.
         RaySystemError: when the node does not start.
     """
-    driver = await asyncio.to_thread(lifecycle.start, dict(options))
+    before = current().driver
+    driver = await _start(dict(options), before)
+    if driver is before:  # by ignore_reinit_error: who started it ends it
+        yield Context(driver.session, api.shutdown)
+        return
     driver.take_interrupts()
     try:
         yield Context(driver.session, api.shutdown)
     finally:
+        await _end(driver)
+
+
+async def _start(options: dict[str, Any], before: Driver | None) -> Driver:
+    """Start a session; one whose start is cancelled is ended again, because nobody would do it later."""
+    started: list[Driver] = []
+    try:
+        await _uninterrupted(lambda: started.append(lifecycle.start(options)), lambda: None)
+    except asyncio.CancelledError:
+        if started and started[0] is not before:
+            await _end(started[0])
+        raise
+    return started[0]
+
+
+async def _end(driver: Driver) -> None:
+    """End a session, unless the block has done that itself; it may even have started another one."""
+    if current().driver is driver:
         # A cancelled body must not leave the session half closed: the end is shielded, and waited for.
-        await _uninterrupted(asyncio.ensure_future(asyncio.to_thread(lifecycle.stop)))
-        driver.give_back_interrupts()
+        await _uninterrupted(lifecycle.stop, driver.hurry)
+    driver.give_back_interrupts()
 
 
-async def _uninterrupted(ending: asyncio.Future[None]) -> None:
+async def _uninterrupted(call: Callable[[], None], hurry: Callable[[], None]) -> None:
+    """Run *call* on a thread to its end, also when this is cancelled; it is told to hurry then."""
+    ending = asyncio.ensure_future(asyncio.to_thread(call))
     cancelled: asyncio.CancelledError | None = None
     while not ending.done():
         try:
             await asyncio.shield(ending)
         except asyncio.CancelledError as error:
             cancelled = error
+            hurry()
     ending.result()
     if cancelled is not None:
         raise cancelled
@@ -74,7 +103,7 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
         TypeError: when the list holds something else, or *timeout* is no number.
         ValueError: when *refs* is neither a reference nor a list.
     """
-    api.check_timeout(timeout)
+    check_timeout(timeout)
     if type(refs) is ObjectRef:
         await _all_done([refs], timeout)
         return await refs
@@ -97,7 +126,9 @@ async def _all_done(refs: list[ObjectRef[Any]], timeout: float | None) -> None:
     except TimeoutError:
         from .client.waits import pending_of, timed_out
 
-        raise timed_out(len(pending_of(records)), timeout) from None
+        # They may have come in the last moment.
+        if pending := pending_of(records):
+            raise timed_out(len(pending), timeout) from None
 
 
 async def put(value: T) -> ObjectRef[T]:
@@ -124,48 +155,41 @@ async def wait(
     """
     owner = lifecycle.session_or_init()
     checked_refs(refs, num_returns)
-    api.check_timeout(timeout)
+    check_timeout(timeout)
     if not refs:
         return [], []
-    try:
-        async with asyncio.timeout(timeout):
-            return await _wait(owner, refs, num_returns, fetch_local=fetch_local)
-    except TimeoutError:
-        return ready_first(refs, num_returns)
-
-
-async def _wait(
-    owner: Session, refs: list[ObjectRef[T]], num_returns: int, *, fetch_local: bool
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
-    while True:
-        bell = owner.waits.new_loop_bell()
-        owner.waits.watch(bell)
+    tally = owner.waits.new_loop_tally()
+    with Watch(owner, refs, num_returns, tally) as watch:
         try:
-            split = ready_first(refs, num_returns)
-            if len(split[0]) >= num_returns:
-                return split
-            owner.fetch([ref._record for ref in refs], whole=fetch_local)  # type: ignore[misc]
-            await bell.future
-        finally:
-            owner.waits.unwatch(bell)
+            async with asyncio.timeout(timeout):
+                await _enough(watch, owner, tally, fetch_local=fetch_local)
+        except TimeoutError:
+            watch.enough()
+        return watch.split()
 
 
-async def as_completed(refs: Iterable[ObjectRef[T]]) -> AsyncIterator[ObjectRef[T]]:
-    """The references, each as soon as it is done.
+async def _enough(watch: Watch[Any], owner: Session, tally: LoopTally, *, fetch_local: bool) -> None:
+    while not watch.enough():
+        if watch.must_wait(fetch_local=fetch_local):
+            await owner.waits.suspend(tally.future)
+
+
+def as_completed(refs: Iterable[ObjectRef[T]]) -> AsyncGenerator[ObjectRef[T], None]:
+    """The references, each as soon as it is done; failures are not raised.
+
+    Who leaves early should close it (``contextlib.aclosing``), as any asynchronous generator.
 
     Raises:
         TypeError: when something is no reference.
     """
-    finished: asyncio.Queue[ObjectRef[T]] = asyncio.Queue()
-    waiting = api.only_refs(refs, "as_completed")
-    for ref in waiting:
-        ref.add_done_callback(finished.put_nowait)
-    try:
-        for _ in waiting:
-            yield await finished.get()
-    finally:
-        for ref in waiting:
-            ref.remove_done_callback(finished.put_nowait)
+    return _completed(api.only_refs(refs, "as_completed"))
+
+
+async def _completed(refs: list[ObjectRef[T]]) -> AsyncGenerator[ObjectRef[T], None]:
+    with LoopCompletions(refs) as completions:
+        refs.clear()  # a reference lives as long as it is waited for, not as long as this generator
+        while completions.left:
+            yield await completions.next_async()
 
 
 async def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from . import lifecycle
 from .context import Context
 from .process import current
-from .readiness import checked_refs, ready_first
+from .readiness import Watch, checked_refs
 from .refs import ObjectRef
 from .resources import UNITS
+from .validation import check_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,8 +44,7 @@ def init(address: str | None = None, **options: Unpack[InitOptionsDict]) -> Cont
         ValueError: when an option has an impossible value.
         RaySystemError: when the node does not start.
     """
-    driver = lifecycle.start({"address": address, **options})
-    return Context(driver.session, shutdown)
+    return Context(lifecycle.start_or_join({"address": address, **options}), shutdown)
 
 
 def shutdown(*, wait_for_processes: bool = False) -> None:
@@ -85,8 +85,9 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     """
     if type(refs) is ObjectRef:
         record = refs._record
-        if record.state <= 0:
+        if timeout is not None:
             check_timeout(timeout)
+        if record.state <= 0:
             record.owner.wait_blocking(record, timeout)
         return record.owner.load(record)
     lifecycle.session_or_init()
@@ -149,19 +150,17 @@ def wait(
     if not refs:
         return [], []
     deadline = None if timeout is None else session.clock() + timeout
-    while True:
-        bell = session.waits.new_bell()
-        session.waits.watch(bell)
-        try:
-            split = ready_first(refs, num_returns)
+    tally = session.waits.new_tally()
+    with Watch(session, refs, num_returns, tally) as watch:
+        while not watch.enough():
             left = None if deadline is None else deadline - session.clock()
-            if len(split[0]) >= num_returns or (left is not None and left <= 0):
-                return split
+            if left is not None and left <= 0:
+                watch.ask(fetch_local=fetch_local)
+                break
             session.waits.check_may_block("`await asyncray.aio.wait(refs)`")
-            session.fetch([ref._record for ref in refs], whole=fetch_local)  # type: ignore[misc]
-            session.waits.park(bell.gate, left)
-        finally:
-            session.waits.unwatch(bell)
+            if watch.must_wait(fetch_local=fetch_local):
+                session.waits.park(tally.gate, left)
+        return watch.split()
 
 
 def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
@@ -176,10 +175,12 @@ def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -
         recursive: Cancel what the tasks have called for, too.
 
     Raises:
+        SessionClosedError: when a reference is one of an earlier session.
         TypeError: when something is no reference.
     """
     for ref in only_refs(refs, "cancel"):
         session: Session = ref._record.owner  # type: ignore[assignment]
+        session.check_open()
         session.cancel_record(ref._record, force=force, recursive=recursive)  # type: ignore[arg-type]
 
 
@@ -188,7 +189,7 @@ def nodes() -> list[dict[str, Any]]:
     session = lifecycle.session_or_init()
     return [
         {
-            "NodeID": session.identity.process_id.hex(),
+            "NodeID": session.session_name(),
             "Alive": session.failure is None,
             "NodeManagerAddress": "127.0.0.1",
             "NodeManagerHostname": "localhost",
@@ -237,25 +238,11 @@ def as_floats(units: dict[str, int]) -> dict[str, float]:
     return {name: amount / UNITS for name, amount in units.items() if amount > 0}
 
 
-def check_timeout(timeout: object) -> None:
-    """Check a timeout.
-
-    Raises:
-        TypeError: when it is neither None nor a number.
-        ValueError: when it is negative.
-    """
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout must be None or a number of seconds, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be None or >= 0 seconds, not {timeout!r}")
-
-
 def list_of_refs(refs: Any) -> list[ObjectRef[Any]]:
     """What get was given, when it is a list of references.
 
     Raises:
+        SessionClosedError: when a reference is one of an earlier session.
         TypeError: when the list holds something else.
         ValueError: when it is no list.
     """
@@ -266,4 +253,6 @@ def list_of_refs(refs: Any) -> list[ObjectRef[Any]]:
     for ref in refs:
         if type(ref) is not ObjectRef:
             raise TypeError(f"get takes references; the list holds {ref!r} of type {type(ref).__name__}")
+    for owner in {ref._record.owner for ref in refs}:
+        owner.check_open()
     return refs

@@ -80,6 +80,16 @@ class Config:
                 f"not {self.function_warn_bytes}"
             )
 
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of values after which a frame about many of them is sent, and another begun."""
+        return min(16 * _MIB, self.max_frame_bytes // 8)
+
+    @property
+    def largest_value_bytes(self) -> int:
+        """Bytes of the largest value that fits into a frame, whatever was gathered there before it."""
+        return self.max_frame_bytes - 2 * self.batch_bytes
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> "Config":
         """Defaults, changed by environment variables, changed by `overrides`.

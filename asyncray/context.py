@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from .ids import object_binary
 from .lifecycle import session_or_init
-from .process import current
 
 if TYPE_CHECKING:
     from .client.session import Session
+    from .runtime_env import Hook
 
 
 class Context(Mapping[str, Any]):
@@ -21,7 +20,7 @@ class Context(Mapping[str, Any]):
         self._end = end
         self.address_info: dict[str, Any] = {
             "address": "local",
-            "node_id": session.identity.process_id.hex(),
+            "node_id": session.session_name(),
             "node_pid": session.facts.get("pid"),
             "namespace": session.namespace,
             "session_name": session.session_name(),
@@ -95,8 +94,7 @@ class RuntimeContext:
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs that the running task may use, as strings, under "GPU"."""
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") if current().worker else ""
-        return {"GPU": [gpu for gpu in visible.split(",") if gpu]}
+        return {"GPU": [str(gpu) for gpu in self._session.facts.get("gpus", ())]}
 
     def get_runtime_env_string(self) -> str:
         """The runtime environment as JSON."""
@@ -116,8 +114,11 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> dict[str, Any]:
         """The runtime environment that calls made here inherit."""
-        wire = self._session.environment.to_wire(repr_bytes)
-        return dict(wire)
+        environment = self._session.environment
+        wire = environment.to_wire(lambda hook: b"")
+        if environment.worker_process_setup_hook is not None:
+            wire["worker_process_setup_hook"] = _described(environment.worker_process_setup_hook)
+        return wire
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
@@ -135,9 +136,13 @@ class RuntimeContext:
         return bool(self._call.cancelled)
 
 
-def repr_bytes(hook: object) -> bytes:
-    """A setup hook's name, where only its description is wanted."""
-    return repr(hook).encode()
+def _described(hook: Hook) -> str:
+    """A setup hook's name, as far as this process knows it."""
+    if isinstance(hook, str):
+        return hook
+    if isinstance(hook, bytes):
+        return "a function"
+    return str(getattr(hook, "__qualname__", hook))
 
 
 def get_runtime_context() -> RuntimeContext:

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .client.bootstrap import Driver
+    from .client.interrupts import InterruptGuard
     from .client.session import Session
 
 
 class Process:
     """What one process, real or simulated, knows of itself."""
 
-    __slots__ = ("driver", "hooked", "session", "worker")
+    __slots__ = ("driver", "guard", "hooked", "session", "worker")
 
     def __init__(self) -> None:
         #: The open session; None before init and after shutdown.
         self.session: Session | None = None
         #: What holds a driver's session; None in a worker, before init and after shutdown.
         self.driver: Driver | None = None
+        #: The driver's handler of Ctrl-C; made by the first start, and kept.
+        self.guard: InterruptGuard | None = None
         #: Whether the end of this process, and its forks, have been taken care of.
         self.hooked = False
         #: Whether this process is one of asyncray's workers.

@@ -6,6 +6,8 @@ through that record's owner (the RefOwner protocol), so this file depends on not
 
 from __future__ import annotations
 
+import functools
+import weakref
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -25,10 +27,19 @@ RefAddress = tuple[bytes, str, int]
 class RefOwner(Protocol):
     """What a reference needs from the session that its record belongs to."""
 
+    #: Records whose references were destroyed, once for each.
     dropped: deque[RefRecord]
+    #: Whether the deque will be looked at soon without being told.
+    drain_due: bool
 
     def on_dropped(self) -> None:
-        """The deque of dropped records has begun to fill."""
+        """A record was added to the deque, and nobody has said that it would be looked at."""
+
+    def check_open(self) -> None:
+        """Raise when the session was shut down."""
+
+    def poll(self, record: RefRecord) -> None:
+        """Somebody looks at a pending record: if it lives elsewhere, ask for its outcome."""
 
     def load(self, record: RefRecord) -> Any:
         """The value of a finished record; raises what the task raised."""
@@ -49,6 +60,9 @@ class RefOwner(Protocol):
         self, record: RefRecord, key: object, callback: Callable[[], object], context: Context | None
     ) -> None:
         """Call *callback* once when the record is done, on the loop that is running now."""
+
+    def add_direct_callback(self, record: RefRecord, key: object, callback: Callable[[], object]) -> None:
+        """Call *callback* once when the record is done, in the thread that completes it."""
 
     def remove_callback(self, record: RefRecord, key: object) -> int:
         """Forget the callbacks under *key*; return how many there were."""
@@ -72,6 +86,8 @@ class RefRecord(Protocol):
     owner: RefOwner
     state: int
     number: int
+    #: The way back to the reference; None while it cannot come back, because it was never sent anywhere.
+    weak: weakref.ref[ObjectRef[Any]] | None
 
 
 class ObjectRef(Generic[T_co]):
@@ -94,10 +110,14 @@ class ObjectRef(Generic[T_co]):
             record = self._record
         except AttributeError:
             return
-        dropped = record.owner.dropped
-        dropped.append(record)
-        if len(dropped) == 1:
-            record.owner.on_dropped()
+        if record.weak is not None:
+            # While this method runs, another thread may get hold of the reference through `weak`, and this
+            # method would never run again. The end of the weak reference cannot be undone: that is counted.
+            return
+        owner = record.owner
+        owner.dropped.append(record)
+        if not owner.drain_due:
+            owner.on_dropped()
 
     def __await__(self) -> Generator[Any, None, T_co]:
         record = self._record
@@ -107,7 +127,10 @@ class ObjectRef(Generic[T_co]):
 
     def done(self) -> bool:
         """Whether the value, or the failure, is there."""
-        return record_done(self._record)
+        record = self._record
+        if not record.state:
+            record.owner.poll(record)
+        return record_done(record)
 
     def cancelled(self) -> bool:
         """Whether the task was cancelled."""
@@ -135,7 +158,7 @@ class ObjectRef(Generic[T_co]):
             RuntimeError: when this would block a running event loop.
         """
         record = self._record
-        if record.state <= 0:
+        if not record_done(record):
             record.owner.wait_blocking(record, timeout)
         return record.owner.failure_of(record)
 
@@ -144,44 +167,63 @@ class ObjectRef(Generic[T_co]):
     ) -> None:
         """Call ``fn(ref)`` when the reference is done, on the event loop that is running now.
 
-        Without a running loop, *fn* is called by the thread that completes the reference. A loop that has
-        been closed by then is skipped.
+        Without a running loop, *fn* is called by the thread that completes the reference, or at once when it
+        is done already. A loop that has been closed by then is skipped. What *fn* raises goes to its loop's
+        exception handler, or to the log.
+
+        Args:
+            fn: A function of one argument, the reference.
+            context: What *fn* runs in; None is a copy of the caller's.
         """
-        self._record.owner.add_callback(self._record, fn, lambda: fn(self), context)
+        # No function of ours stands between: the user's is called where an interrupt may be raised.
+        self._record.owner.add_callback(self._record, fn, functools.partial(fn, self), context)
 
     def remove_done_callback(self, fn: Callable[[ObjectRef[T_co]], object]) -> int:
         """Remove every registration of *fn*; return how many there were."""
         return self._record.owner.remove_callback(self._record, fn)
 
     def future(self) -> concurrent.futures.Future[T_co]:
-        """A ``concurrent.futures.Future`` with this reference's value or failure."""
+        """A ``concurrent.futures.Future`` with this reference's value or failure; it needs no event loop.
+
+        Cancelling it detaches it from the reference and nothing else.
+        """
         import concurrent.futures
 
+        record, owner = self._record, self._record.owner
         future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
+        key = object()
 
         def finish() -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            error = self._record.owner.failure_of(self._record)
+            error = self.exception()
             if error is not None:
                 future.set_exception(error)
                 return
             try:
-                future.set_result(self._record.owner.load(self._record))
+                future.set_result(owner.load(record))
             except BaseException as broken:  # noqa: BLE001 - a value that cannot be unpickled is its future's failure
                 future.set_exception(broken)
 
-        self._record.owner.add_callback(self._record, future, finish, None)
+        def detach(done: concurrent.futures.Future[T_co]) -> None:
+            if done.cancelled() and owner.remove_callback(record, key):
+                done.set_running_or_notify_cancel()
+
+        owner.add_direct_callback(record, key, finish)
+        future.add_done_callback(detach)
         return future
 
     def as_future(self) -> asyncio.Future[T_co]:
-        """An ``asyncio.Future`` on the running loop with this reference's value or failure."""
+        """An ``asyncio.Future`` on the running loop with this reference's value or failure.
+
+        Cancelling it detaches it from the reference and nothing else.
+
+        Raises:
+            RuntimeError: when no event loop is running.
+        """
         import asyncio
 
-        async def result() -> T_co:
-            return await self
-
-        return asyncio.ensure_future(result())
+        return asyncio.ensure_future(self, loop=asyncio.get_running_loop())
 
     def binary(self) -> bytes:
         """The object's id: 28 bytes."""
@@ -210,6 +252,20 @@ class ObjectRef(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"ObjectRef({self.hex()})"
+
+
+def intern(ref: ObjectRef[Any]) -> None:
+    """Let a reference be found again through its record."""
+    record = ref._record
+    record.weak = weakref.ref(ref, functools.partial(_ended, record))
+
+
+def _ended(record: RefRecord, weak: object) -> None:
+    # As __del__. It uses no globals: those may be gone at interpreter exit.
+    owner = record.owner
+    owner.dropped.append(record)
+    if not owner.drain_due:
+        owner.on_dropped()
 
 
 def record_done(record: RefRecord) -> bool:

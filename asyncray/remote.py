@@ -197,7 +197,8 @@ def _fitting(function: Any, options: TaskOptions) -> TaskOptions:
         ValueError: when they ask for a stream, or the function is a generator.
     """
     generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    if options.num_returns == "streaming" or (generator and options.num_returns is None):
+    # With num_returns=0 a generator's body would never run.
+    if options.num_returns == "streaming" or (generator and not options.num_returns):
         raise ValueError(
             f"{function.__qualname__!r} would return a stream, and streams are not there yet: give "
             "num_returns, or return a list"

@@ -8,10 +8,12 @@ import math
 from collections.abc import Iterator, Mapping
 
 from .exceptions import InternalError
-from .validation import Rule, Verdict, number, shown, whole
+from .validation import Rule, Verdict, is_text, number, shown, whole
 
 #: Units in one CPU, one GPU, one byte, one of anything.
 UNITS = 10_000
+#: No quantity is as large (as bytes, 100 TB): its units must fit into 64 bits, and so must sums of them.
+_MOST = 10**14
 
 _QUANTITY = number(at_least=0)
 _BYTES = whole(at_least=0, note=" (bytes)")
@@ -32,11 +34,13 @@ def to_units(name: str, quantity: object) -> int:
 
     Raises:
         TypeError: when it is not a number.
-        ValueError: when it is negative, not finite, or a fraction below 0.0001.
+        ValueError: when it is negative, not finite, a fraction below 0.0001, or more than 64 bits can count.
     """
     value: float = _QUANTITY.check(name, quantity)
     if 0 < value < 1 / UNITS:
         raise ValueError(f"{name} must be 0 or a number >= 0.0001, not {shown(quantity)}")
+    if value >= _MOST:
+        raise ValueError(f"{name} must be below {_MOST}, not {shown(quantity)}")
     if isinstance(value, int):
         return value * UNITS
     # 0.0003 * 10000 is 2.9999999999999996 in floating point, and means 3.
@@ -197,6 +201,8 @@ def _accept_custom(resources: object) -> object:
     if not isinstance(resources, Mapping) or not all(isinstance(name, str) for name in resources):
         return Verdict.WRONG_TYPE
     for name, quantity in resources.items():
+        if not is_text(name):
+            return Verdict.NO_TEXT
         if name in _HAS_A_KEYWORD:
             raise ValueError(
                 f"resources cannot have {name!r}; use the keyword {_HAS_A_KEYWORD[name]}= for it"

@@ -18,6 +18,10 @@ class Verdict(enum.Enum):
 
     WRONG_TYPE = enum.auto()
     IMPOSSIBLE = enum.auto()
+    #: Possible in itself, and more than the 64 bits in which numbers travel.
+    TOO_LARGE = enum.auto()
+    #: Text with half a character in it, which nothing can encode.
+    NO_TEXT = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,20 @@ class Rule:
             )
         if accepted is Verdict.IMPOSSIBLE:
             raise ValueError(f"{name} must be {self.allowed}, not {shown(value)}")
+        if accepted is Verdict.TOO_LARGE:
+            raise ValueError(f"{name} must be below 2**63, not {shown(value)}")
+        if accepted is Verdict.NO_TEXT:
+            raise ValueError(f"{name} must be text that UTF-8 can encode, not {shown(value)}")
         return accepted
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can travel: one with lone surrogates in it cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def whole(at_least: int | None = None, at_most: int | None = None, note: str = "") -> Rule:
@@ -54,7 +71,9 @@ def whole(at_least: int | None = None, at_most: int | None = None, note: str = "
             return Verdict.WRONG_TYPE
         number = int(value)
         in_range = (at_least is None or number >= at_least) and (at_most is None or number <= at_most)
-        return number if in_range else Verdict.IMPOSSIBLE
+        if not in_range:
+            return Verdict.IMPOSSIBLE
+        return number if number < 2**63 else Verdict.TOO_LARGE
 
     return Rule(f"a whole number{_bounds(at_least, None, at_most)}{note}", accept)
 
@@ -83,6 +102,8 @@ def text(allowed: str = "a string that is not empty", fits: Callable[[str], bool
     def accept(value: object) -> object:
         if not isinstance(value, str):
             return Verdict.WRONG_TYPE
+        if not is_text(value):
+            return Verdict.NO_TEXT
         return value if fits(value) else Verdict.IMPOSSIBLE
 
     return Rule(allowed, accept)
@@ -94,8 +115,10 @@ def text_map(allowed: str = "a dict of strings to strings") -> Rule:
     def accept(value: object) -> object:
         if not isinstance(value, Mapping):
             return Verdict.WRONG_TYPE
-        strings = all(isinstance(item, str) for pair in value.items() for item in pair)
-        return dict(value) if strings else Verdict.WRONG_TYPE
+        if not all(isinstance(item, str) for pair in value.items() for item in pair):
+            return Verdict.WRONG_TYPE
+        encodable = all(is_text(item) for pair in value.items() for item in pair)
+        return dict(value) if encodable else Verdict.NO_TEXT
 
     return Rule(allowed, accept)
 
@@ -103,6 +126,21 @@ def text_map(allowed: str = "a dict of strings to strings") -> Rule:
 def flag() -> Rule:
     """True or False and nothing that merely acts like them."""
     return Rule("True or False", lambda value: value if isinstance(value, bool) else Verdict.WRONG_TYPE)
+
+
+def check_timeout(timeout: object) -> None:
+    """Check how long somebody wants to wait.
+
+    Raises:
+        TypeError: when it is neither None nor a number.
+        ValueError: when it is negative.
+    """
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout must be None or a number of seconds, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be None or >= 0 seconds, not {timeout!r}")
 
 
 def check_all(given: Mapping[str, object], rules: Mapping[str, Rule]) -> dict[str, Any]:

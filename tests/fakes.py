@@ -23,6 +23,7 @@ class FakeOwner:
         self.process_id = process_id
         self.address = address
         self.dropped: deque[Any] = deque()
+        self.drain_due = False
         self.sent: list[int] = []
         self.restored: list[RefAddress] = []
 
@@ -39,6 +40,9 @@ class FakeOwner:
         """The reference at *address*; notes that it was asked for."""
         self.restored.append(address)
         return self.ref(address[2])
+
+    def check_open(self) -> None:
+        """It never ends."""
 
     def on_dropped(self) -> None:
         """Nobody waits for it."""

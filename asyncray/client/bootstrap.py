@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import RaySystemError
 from ..net.loops import new_loop
 from ..net.stream import StreamConnection, UnixNetwork
 from ..wire import messages as m
 from ..wire.handshake import Identity
-from .interrupts import InterruptGuard
+from .interrupts import InterruptGuard, in_main_thread
 from .logs import LogPrinter
 from .portal import LoopThread
 from .session import Session, Surroundings, TaskScope
-from .waiting import ThreadParker
+from .waiting import Bell, ThreadParker
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -26,22 +25,27 @@ if TYPE_CHECKING:
     from .node_process import NodeProcess
 
 _log = logging.getLogger("asyncray")
+#: Seconds that each step on the loop thread may take for somebody in a hurry.
+_HURRY_S: Final = 0.3
 
 
 class Driver:
     """A driver's own node, and its session with it."""
 
-    def __init__(self, options: InitOptions, config: Config, node: NodeProcess) -> None:
+    def __init__(
+        self, options: InitOptions, config: Config, node: NodeProcess, guard: InterruptGuard
+    ) -> None:
         self.options = options
         self._config = config
         self._node = node
         self._loop = new_loop(node.boot.loop)
         self._portal = LoopThread(self._loop)
         self._printer = LogPrinter(self._shown)
-        self._ready = threading.Event()
-        self._stopped = threading.Event()
+        self._ready = Bell()
+        self._stopped = Bell()
+        self._patient = True
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
-        self._guard: InterruptGuard | None = None
+        self._guard = guard
         #: Made by start, on the loop.
         self.session: Session = None  # type: ignore[assignment]
 
@@ -52,31 +56,33 @@ class Driver:
             RaySystemError: when the node does not start.
         """
         self._portal.start()
+        self._printer.start()
         try:
-            self.session = self._portal.call(self._build)
+            self._portal.call(self._build)
             self._await_node()
         except BaseException:
+            self._patient = False
             self.stop()
             raise
-        self._guard = InterruptGuard(self.session.call_later)
-        self.take_interrupts()
+        self.session.guard_main = None if in_main_thread() else self.take_interrupts
         return self.session
 
     def _await_node(self) -> None:
-        if not self._ready.wait(self._config.start_timeout_s) or self.session.failure is not None:
+        in_time = ThreadParker().park(self._ready.gate, self._config.start_timeout_s)
+        if not in_time or self.session.failure is not None:
             raise RaySystemError(f"the node process did not start: {self._node.describe()}")
 
     def take_interrupts(self) -> None:
-        """Handle Ctrl-C, where the calling thread is the main one and nobody else does."""
-        if self._guard is not None:
+        """Handle Ctrl-C from now on, where the calling thread is the main one and nobody else does."""
+        if in_main_thread():
             self._guard.install()
+            self.session.guard_main = None
 
     def give_back_interrupts(self) -> None:
         """Stop handling Ctrl-C."""
-        if self._guard is not None:
-            self._guard.uninstall()
+        self._guard.uninstall()
 
-    def _build(self) -> Session:
+    def _build(self) -> None:
         """Make the session. On the loop."""
         boot = self._node.boot
         process_id = boot.driver_process_id
@@ -103,19 +109,20 @@ class Driver:
             m.READY: self._on_ready,
             m.LOG: self._printer.print,
             m.WARN: lambda text: _log.warning("%s", text),
-            m.STOPPED: self._stopped.set,
+            m.STOPPED: lambda: self._stopped.notify(None),
         }
         lost = session._on_control_closed
 
         def on_close(closed: Any, error: Exception | None) -> None:
             lost(closed, error)
-            self._ready.set()
-            self._stopped.set()
+            self._ready.notify(None)
+            self._stopped.notify(None)
 
+        # Before the node's first message, which may have arrived already.
+        self.session = session
         connection.on_close = on_close
         self._loop.add_reader(self._wake_fd, self._on_wake, session)
         connection.start()
-        return session
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # a destructor after the end
@@ -127,26 +134,65 @@ class Driver:
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
         self.session.facts = facts
-        self._ready.set()
+        self._ready.notify(None)
 
     def _shown(self, count: int) -> None:
         """The printer has shown so many characters of output; the node may send more."""
         self.session.call_soon(self.session.control.send, [m.LOGGED, count])
 
     def stop(self) -> None:
-        """End the node and everything under it; show what workers had written; end the loop. Never raises."""
-        session = self.session
-        if session is not None and session.failure is None:
-            session.call_soon(session.control.send, [m.STOP])
-            self._stopped.wait(self._config.start_timeout_s)
-        if session is not None:
-            with contextlib.suppress(RaySystemError):
-                self._portal.call(session.close)
-        self._node.close()
-        self._printer.stop()
-        self._loop.call_soon_threadsafe(self._loop.remove_reader, self._wake_fd)
-        self._portal.stop()
-        os.close(self._wake_fd)
-        self._wake_fd = -1
-        if self._guard is not None:
-            self._guard.uninstall()
+        """End the node and everything under it; show what workers had written; end the loop.
+
+        Raises:
+            KeyboardInterrupt: when there was one. Everything has ended all the same, but nothing was waited
+                for from then on that can take long.
+        """
+        interrupt: KeyboardInterrupt | None = None
+        for step in (self._part, self._close_session, self._close_node, self._show_rest, self._end_loop):
+            try:
+                step()
+            except KeyboardInterrupt as error:
+                interrupt = error
+                self._patient = False
+                step()
+        self._guard.uninstall()
+        if interrupt is not None:
+            raise interrupt
+
+    def hurry(self) -> None:
+        """Let a stop that is under way wait for nothing that can take long. From any thread."""
+        self._patient = False
+        self._stopped.notify(None)
+        self._printer.give_up()
+
+    # The steps of the end. A Ctrl-C interrupts the one that waits; it is taken again then, without patience.
+
+    def _part(self) -> None:
+        """Ask the node to end everything, and wait until it says that it has."""
+        if self._patient and self.session is not None and self.session.failure is None:
+            self.session.call_soon(self.session.part)
+            ThreadParker().park(self._stopped.gate, self._config.start_timeout_s)
+
+    def _close_session(self) -> None:
+        if self.session is not None:
+            self._portal.try_call(self.session.close, self._timeout_s(), patient=self._patient)
+
+    def _close_node(self) -> None:
+        self._node.close(patient=self._patient)
+
+    def _show_rest(self) -> None:
+        self._printer.stop(patient=self._patient)
+
+    def _end_loop(self) -> None:
+        if self._wake_fd >= 0:
+            self._portal.try_call(self._close_wake_fd, self._timeout_s(), patient=self._patient)
+        self._portal.stop(self._timeout_s(), patient=self._patient)
+
+    def _close_wake_fd(self) -> None:
+        fd, self._wake_fd = self._wake_fd, -1
+        self._loop.remove_reader(fd)
+        os.close(fd)
+
+    def _timeout_s(self) -> float:
+        """Seconds that the loop may take, which a callback of the user's may keep busy."""
+        return self._config.start_timeout_s if self._patient else _HURRY_S

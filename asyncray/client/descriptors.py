@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
+import itertools
 import logging
+import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
+from ..exceptions import SessionClosedError
 from ..labels import any_matches
 from ..resources import UNITS, Resources
 from ..state.tasks import Descriptor
-from ..wire.values import Encoded, encode_pickled
+from ..wire.values import encode_in_band
 from .environments import pack_environment
 
 if TYPE_CHECKING:
@@ -34,7 +39,11 @@ class Descriptors:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._count = 0
+        self._numbers = itertools.count(1)
+        #: By number, so that it shows when nobody can use one any more.
+        self._alive: dict[int, weakref.ref[Descriptor]] = {}
+        #: Numbers of those that nobody can use any more, and of which no worker has been told.
+        self.ended: deque[int] = deque()
 
     def make(
         self, function: Callable[..., Any], name: str, options: TaskOptions, environment: RuntimeEnv
@@ -46,29 +55,48 @@ class Descriptors:
             ValueError: when it is too large.
         """
         blob, refs = self._pickle(function, name)
-        self._count += 1
-        descriptor = Descriptor(self._count, name, hashlib.sha256(blob).digest()[:16], blob)
+        number = next(self._numbers)
+        descriptor = Descriptor(number, name, hashlib.sha256(blob).digest()[:16], blob)
+        self._alive[number] = weakref.ref(descriptor, functools.partial(self._on_end, number))
         descriptor.function = function
         descriptor.holds = tuple(refs)
         descriptor.returns = 1 if options.num_returns is None else int(options.num_returns)
         descriptor.max_retries = options.max_retries
         descriptor.options = _worker_options(name, options)
+        if refs:
+            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
         mode = ASYNC if inspect.iscoroutinefunction(function) else SYNC
         descriptor.group = self._group(mode, options, environment)
         return descriptor
 
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    def _on_end(self, number: int, weak: object) -> None:
+        # Runs where destructors do: it appends, and wakes, and nothing else.
+        self._alive.pop(number, None)
+        self.ended.append(number)
+        if not self._session.drain_due:
+            self._session.on_dropped()
+
+    def take_ended(self) -> list[int]:
+        """Numbers that will never be used again; each is returned once."""
+        taken = []
+        while self.ended:
+            taken.append(self.ended.popleft())
+        return taken
+
     def _pickle(self, function: Callable[..., Any], name: str) -> tuple[bytes, Any]:
         try:
-            payload = encode_pickled(function)
+            blob, refs = encode_in_band(function)
+        except SessionClosedError:
+            raise
         except Exception as error:
             from .diagnosis import explain
 
             raise TypeError(
                 f"the remote function {name!r} cannot be pickled: {explain(function, error)}"
             ) from error
-        blob, refs = payload if isinstance(payload, bytes) else _in_band(function, payload), ()
-        if isinstance(payload, Encoded):
-            refs = payload.refs  # type: ignore[assignment]
         config = self._session.config
         if len(blob) > config.function_max_bytes:
             raise ValueError(
@@ -107,14 +135,6 @@ def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:
     if not any_matches(options.label_selector, options.fallback_strategy, labels):
         units[f"label_selector:{dict(options.label_selector)}"] = UNITS
     return Resources(units)
-
-
-def _in_band(function: Callable[..., Any], payload: Encoded) -> bytes:
-    """A function with references or large arrays in its closure: one pickle that holds everything."""
-    if not payload.buffers:
-        return payload.data
-    data: bytes = cloudpickle.dumps(function, protocol=5)
-    return data
 
 
 def _worker_options(name: str, options: TaskOptions) -> dict[str, Any]:

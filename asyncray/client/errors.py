@@ -5,9 +5,28 @@ from __future__ import annotations
 import pickle
 import traceback
 
-import cloudpickle
-
 from ..exceptions import RayError, RayTaskError
+from ..wire.values import Encoded, Payload, decode, encode_in_band
+
+
+class _Told:
+    """What a task raised, as it travels: as text, and pickled by itself, because its class may be missing."""
+
+    __slots__ = ("cause", "text")
+
+    def __init__(self, text: RayTaskError, cause: bytes) -> None:
+        self.text = text
+        self.cause = cause
+
+    def rebuilt(self) -> RayTaskError:
+        """The error with its cause, where that can be had."""
+        text, told = self.text, self.text.traceback_str
+        try:
+            cause = pickle.loads(self.cause)
+        except Exception as error:  # noqa: BLE001 - e.g. the exception's module is missing here
+            cause = None
+            told = f"(the exception cannot be rebuilt here: {type(error).__name__}: {error})\n{told}"
+        return RayTaskError(text.function_name, text.pid, told, cause)
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -15,37 +34,51 @@ def encode_error(error: BaseException) -> bytes:
     return pickle.dumps(error, protocol=5)
 
 
-def encode_task_error(name: str, pid: int, error: BaseException) -> bytes:
+def encode_passing(error: BaseException) -> Payload:
+    """An error that user code lets pass, with the references among its attributes.
+
+    Raises:
+        Exception: whatever pickling it raises.
+    """
+    data, refs = encode_in_band(error)
+    return Encoded(data, (), refs) if refs else data
+
+
+def encode_task_error(name: str, pid: int, error: BaseException) -> Payload:
     """What user code raised, as it travels. It always can: without the cause when that cannot be pickled."""
     if isinstance(error, RayError) and not isinstance(error, RayTaskError):
         # An error of the framework that passed through user code keeps its type for the caller.
         wrapped: RayError = error
         try:
-            told = encode_error(wrapped)
-            pickle.loads(told)  # as below: that it can be rebuilt
+            told = encode_passing(wrapped)
+            decode(told)  # as below: that it can be rebuilt
             return told
         except Exception:  # noqa: BLE001, S110 - a user's subclass may refuse; it is told as text, below
             pass
     failure = RayTaskError.from_exception(name, pid, error)
+    text = failure.without_cause()
     try:
-        data: bytes = cloudpickle.dumps(failure, protocol=5)
+        cause, refs = encode_in_band(failure.cause)
         # Some exceptions pickle and then cannot be rebuilt; the caller must not be the one to find out.
-        pickle.loads(data)
+        pickle.loads(cause)
+        told = pickle.dumps(_Told(text, cause), protocol=5)
     except Exception:  # noqa: BLE001 - the text of the error tells the user what there is to tell
-        return encode_error(failure.without_cause())
-    return data
+        return encode_error(text)
+    return Encoded(told, (), refs) if refs else told
 
 
-def decode_error(payload: bytes) -> BaseException:
+def decode_error(payload: Payload) -> BaseException:
     """The exception that a failed record raises; a new object at each call."""
     try:
-        error: BaseException = pickle.loads(payload)
+        error: object = decode(payload)
     except Exception:  # noqa: BLE001 - e.g. the exception's module is missing here
         return RayTaskError(
             "unknown",
             0,
             "the task failed with an error that cannot be rebuilt here:\n" + traceback.format_exc(),
         )
+    if isinstance(error, _Told):
+        error = error.rebuilt()
     if not isinstance(error, BaseException):
         return RayTaskError("unknown", 0, f"the task failed with something that is no error: {error!r}")
     if isinstance(error, RayTaskError):

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ..wire.values import size_bytes
+from ..wire.values import Encoded, is_scalar, size_bytes
 
 if TYPE_CHECKING:
     from ..config import Config
     from ..state.tasks import Descriptor
 
 _log = logging.getLogger("asyncray")
+#: Bytes that tell one large argument from another.
+_SAMPLE_BYTES: Final = 1024
+
+
+class _Seen:
+    """What is remembered of a function's last large call, and how many had the same argument."""
+
+    __slots__ = ("_count", "_objects", "_sample")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._objects: frozenset[int] = frozenset()
+        self._sample = b""
+
+    def again(self, arguments: Any, values: tuple[Any, ...]) -> int:
+        """Look at one more call; returns how many in a row had the same large argument."""
+        # An object with the same identity may still be another, made where the last one had been; its middle
+        # tells. The arguments themselves are not kept: they may be what fills the memory.
+        objects = frozenset(id(value) for value in values if not is_scalar(value))
+        sample = _sample(arguments)
+        same = bool(objects & self._objects) and sample == self._sample
+        self._count = self._count + 1 if same else 1
+        self._objects, self._sample = objects, sample
+        return self._count
+
+
+def _sample(arguments: Any) -> bytes:
+    """Some bytes from the middle of the largest piece of encoded arguments."""
+    pieces = (arguments.data, *arguments.buffers) if type(arguments) is Encoded else (arguments,)
+    largest = max((memoryview(piece).cast("B") for piece in pieces), key=len)
+    middle = len(largest) // 2
+    return bytes(largest[middle : middle + _SAMPLE_BYTES])
 
 
 class LargeArguments:
@@ -20,8 +52,8 @@ class LargeArguments:
     def __init__(self, config: Config) -> None:
         self._bytes = config.large_argument_hint_bytes
         self._count = config.large_argument_hint_count
-        #: Large calls with the same argument objects, by descriptor and their identity.
-        self._seen: dict[int, tuple[tuple[int, ...], int]] = {}
+        #: The last large calls of each descriptor.
+        self._seen: dict[int, _Seen] = {}
         self._hinted: set[int] = set()
 
     def look(
@@ -30,11 +62,10 @@ class LargeArguments:
         """Look at one call's encoded arguments."""
         if size_bytes(arguments) < self._bytes or descriptor.number in self._hinted:
             return
-        same = tuple(map(id, (*args, *kwargs.values())))
-        before, count = self._seen.get(descriptor.number, ((), 0))
-        # At least one object must be the same: otherwise putting it would save nothing.
-        count = count + 1 if set(before) & set(same) or not before else 1
-        self._seen[descriptor.number] = (same, count)
+        seen = self._seen.get(descriptor.number)
+        if seen is None:
+            seen = self._seen[descriptor.number] = _Seen()
+        count = seen.again(arguments, (*args, *kwargs.values()))
         if count < self._count:
             return
         self._hinted.add(descriptor.number)

@@ -1,13 +1,19 @@
 """Ctrl-C: where a KeyboardInterrupt may be raised, and where it must wait.
 
 Python runs a signal handler between any two bytecodes of the main thread. An exception raised there, in the
-middle of an update of our tables, would tear them. So the one SIGINT handler looks at the interrupted code:
-in user code, and in the few functions of ours that are marked (they wait, or run user code), it raises; in
-any other code of ours it comes back a moment later, until it finds the thread at such a place.
+middle of an update of our tables, would tear them. So our handler looks at the interrupted code: in user
+code, and in the few functions of ours that are marked (they wait, or run user code), it raises; in any other
+code of ours it comes back a moment later, until it finds the thread at such a place.
+
+It comes back by a signal of its own, not by another SIGINT: what is due is raised once, however often one
+looks for a place. A worker's cancel comes by that way alone: SIGINT belongs to the tasks, which may handle,
+ignore or send it, and leave a handler behind.
 """
 
 from __future__ import annotations
 
+import _thread
+import itertools
 import os
 import signal
 import threading
@@ -18,8 +24,9 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 _PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
-#: Seconds after which a deferred interrupt tries again.
+#: Seconds after which an interrupt that found no place tries again; each further time twice as many.
 _AGAIN_S: Final = 0.001
+_AT_MOST_S: Final = 0.05
 #: Code objects by identity: equal ones, of functions written twice, are not the same place.
 _MARKED: Final[dict[int, CodeType]] = {}
 
@@ -44,50 +51,128 @@ def may_interrupt(frame: FrameType | None) -> bool:
     return True
 
 
-class InterruptGuard:
-    """The SIGINT handler of a driver or worker.
+def _start_thread(run: Callable[[], None]) -> None:
+    """Run a function on a new thread; unlike `threading`, with no lock that the interrupted code may hold."""
+    _thread.start_new_thread(run, ())
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt in the main thread, once for each time it is asked, where that may be.
+
+    The main thread is brought to look by a signal. That is sent again and again while something is due: the
+    thread may be at a wrong place, and a signal that comes just as it goes to wait is not seen before the
+    wait is over.
 
     Args:
-        again: Arranges that the given function is called after so many seconds, on another thread.
-        wanted: Whether an interrupt is meant for what runs now; a worker's cancel asks this.
+        wanted: Whether an interrupt is meant for what runs now; when it is not, it is dropped.
+        start_thread: Runs a function on a new thread.
     """
 
     def __init__(
         self,
-        again: Callable[[float, Callable[[], None]], None],
         wanted: Callable[[], bool] = lambda: True,
+        start_thread: Callable[[Callable[[], None]], None] = _start_thread,
     ) -> None:
-        self._again = again
-        self._wanted = wanted
-        self._previous: Any = None
+        self.wanted = wanted
+        self._start_thread = start_thread
+        #: Numbers of the interrupts that were asked for and neither raised nor dropped.
+        self._due: dict[int, None] = {}
+        self._numbers = itertools.count()
+        #: The signal's number; 0 until it is installed.
+        self._signal: Any = 0
+
+    def install(self) -> None:
+        """Take a signal that nobody uses. In the main thread; for good, because one may be on its way."""
+        if not self._signal:
+            # The last one is left to debuggers.
+            numbers = range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1)
+            self._signal = next(n for n in numbers if signal.getsignal(n) is signal.SIG_DFL)
+            signal.signal(self._signal, lambda signum, frame: self._look(frame))
+
+    def ask(self) -> None:
+        """Interrupt the main thread. From any thread."""
+        number = self._add()
+        self._send()
+        self._insist_on(number)
+
+    def ask_at(self, frame: FrameType | None) -> None:
+        """Interrupt the main thread, which a signal has just stopped at *frame*.
+
+        Raises:
+            KeyboardInterrupt: when that place will do.
+        """
+        number = self._add()
+        self._look(frame)
+        if number in self._due:
+            self._insist_on(number)
+
+    def _add(self) -> int:
+        number = next(self._numbers)
+        self._due[number] = None
+        return number
+
+    def _look(self, frame: FrameType | None) -> None:
+        due = list(self._due)  # others may be added meanwhile: they are looked at by their own signal
+        wanted = self.wanted()
+        if not due or (wanted and not may_interrupt(frame)):
+            return
+        for number in due:
+            self._due.pop(number, None)
+        if wanted:
+            raise KeyboardInterrupt
+
+    def _insist_on(self, number: int) -> None:
+        try:
+            self._start_thread(lambda: self._insist(number))
+        except RuntimeError:  # no thread to be had: it stays due, and the next signal looks for a place
+            return
+
+    def _insist(self, number: int) -> None:
+        never = _thread.allocate_lock()
+        never.acquire()
+        wait_s = _AGAIN_S
+        while number in self._due:
+            never.acquire(timeout=wait_s)
+            if number in self._due:
+                self._send()
+            wait_s = min(2 * wait_s, _AT_MOST_S)
+
+    def _send(self) -> None:
+        ident = threading.main_thread().ident
+        if ident is not None:
+            signal.pthread_kill(ident, self._signal)
+
+
+class InterruptGuard:
+    """The SIGINT handler of a driver or worker.
+
+    Args:
+        interrupts: What raises.
+    """
+
+    def __init__(self, interrupts: Interrupts) -> None:
+        self._interrupts = interrupts
         self._installed = False
 
     def install(self) -> None:
         """Take SIGINT over, where that is ours to do: in the main thread, from Python's own handler."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        if in_main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._interrupts.install()
+            signal.signal(signal.SIGINT, self._handle)
             self._installed = True
 
     def uninstall(self) -> None:
         """Give SIGINT back, unless somebody else has taken it since."""
-        if not self._installed or threading.current_thread() is not threading.main_thread():
+        if not self._installed or not in_main_thread():
             return
         self._installed = False
         if signal.getsignal(signal.SIGINT) == self._handle:
-            signal.signal(signal.SIGINT, self._previous)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if not self._wanted():
-            return
-        if may_interrupt(frame):
-            raise KeyboardInterrupt
-        self._again(_AGAIN_S, interrupt_main)
+        self._interrupts.ask_at(frame)
 
 
-def interrupt_main() -> None:
-    """Send SIGINT to this process's main thread, which interrupts a wait or a sleep there."""
-    ident = threading.main_thread().ident
-    if ident is not None:
-        signal.pthread_kill(ident, signal.SIGINT)
+def in_main_thread() -> bool:
+    """Whether the calling thread is the one that signals interrupt."""
+    return threading.current_thread() is threading.main_thread()

@@ -13,7 +13,7 @@ Rule 2: a lost worker is what the node says it is (LOST); a broken connection al
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import (
     OutOfMemoryError,
@@ -28,7 +28,7 @@ from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
-from ..wire.values import BufferFeed, Encoded, from_wire, to_wire
+from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
 from .arguments import arguments_to_wire
 
 if TYPE_CHECKING:
@@ -41,10 +41,16 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+#: Seconds, at least, between two attempts to cancel the same task.
+_INSIST_S: Final = 0.1
+#: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
+_EARLY_S: Final = 0.001
+
+
 class WorkerLink:
     """The connection over which this owner sends tasks to one worker, lease after lease."""
 
-    __slots__ = ("connection", "described", "lease")
+    __slots__ = ("broken", "connection", "described", "lease")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -52,6 +58,8 @@ class WorkerLink:
         self.described: set[int] = set()
         #: The lease in force; None between two.
         self.lease: Lease | None = None
+        #: What one of the two ends did not understand, as the end of a sentence; empty while all is well.
+        self.broken = ""
 
     def flush(self) -> None:
         """Send what was pushed."""
@@ -111,33 +119,37 @@ class Leases:
     def _push_tasks(self, lease: Lease, tasks: list[Task]) -> None:
         link: WorkerLink = lease.link
         lease.idle_since = None
-        buffers: list[Buffer] = []
-        rows = []
+        frame = _Frame()
         for task in tasks:
             descriptor = task.descriptor
             if descriptor.number not in link.described:
                 link.described.add(descriptor.number)
                 link.connection.push(_describe(descriptor))
-            rows.append(self._row(task, buffers))
-        link.connection.push([m.TASKS, rows], buffers)
+            if frame.size_bytes > self._config.batch_bytes:
+                link.connection.push([m.TASKS, frame.rows], frame.buffers)
+                frame = _Frame()
+            self._add_row(frame, task)
+        link.connection.push([m.TASKS, frame.rows], frame.buffers)
         if not self._watching and len(lease.in_flight) > 1 and not lease.group.concurrent:
             self._watching = True
             self._session.call_soon(self._watch_later)
 
-    def _row(self, task: Task, buffers: list[Buffer]) -> list[Any]:
-        dependencies = task.dependencies
-        arguments = arguments_to_wire(task.arguments, buffers)
-        if dependencies is None:
-            return [task.number, task.descriptor.number, arguments, None]
-        places = [[place, self._dependency(ref._record, buffers)] for place, ref in dependencies]
-        return [task.number, task.descriptor.number, arguments, places]
+    def _add_row(self, frame: _Frame, task: Task) -> None:
+        arguments, dependencies = task.arguments, task.dependencies
+        if type(arguments) in (bytes, Encoded):
+            frame.size_bytes += wire_bytes(arguments)
+        row = [task.number, task.descriptor.number, arguments_to_wire(arguments, frame.buffers), None]
+        if dependencies is not None:
+            row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
+        frame.rows.append(row)
 
-    def _dependency(self, record: Any, buffers: list[Buffer]) -> Any:
-        """A small value goes along; a large one is named, and the worker fetches it from its owner."""
-        value = record.value
-        small = type(value) is not Encoded or value.size_bytes <= self._config.inline_limit_bytes
-        if record.state == READY and small:
-            return to_wire(value, buffers)
+    def _dependency(self, record: Any, frame: _Frame) -> Any:
+        """A small value goes along; a large one, or one too many, is named: the worker asks its owner."""
+        if record.state == READY:
+            size = wire_bytes(record.value)
+            if size <= self._config.inline_limit_bytes and frame.size_bytes <= self._config.batch_bytes:
+                frame.size_bytes += size
+                return to_wire(record.value, frame.buffers)
         return [self._session.address(record)]
 
     def _update_demand(self, group: SchedulingClass) -> bool:
@@ -156,9 +168,9 @@ class Leases:
     def granted(self, group_number: int, number: int, address: str, process_id: bytes, pid: int) -> None:
         """The node lends a worker."""
         with self._owner.lock:
-            if group_number >= len(self._by_number):
-                raise ProtocolError(f"a lease was granted for class {group_number}, which does not exist")
-            group = self._by_number[group_number]
+            group = self._group_of(group_number)
+            if number in self._leases:
+                raise ProtocolError(f"lease {number} was granted twice")
             group.demanded = max(0, group.demanded - 1)
             lease = Lease(number, group, None)
             self._leases[number] = lease
@@ -175,6 +187,11 @@ class Leases:
             links += self._rest(lease)
         _flush(links)
 
+    def _group_of(self, number: int) -> SchedulingClass:
+        if not 0 <= number < len(self._by_number):
+            raise ProtocolError(f"the node speaks of class {number}, which does not exist")
+        return self._by_number[number]
+
     def _link(self, worker: Identity) -> WorkerLink | None:
         process_id = worker.process_id
         link = self._links.get(process_id)
@@ -187,7 +204,7 @@ class Leases:
         connection.peer = worker
         link = WorkerLink(connection)
         connection.on_message = lambda _, message, buffers: self._on_worker_message(link, message, buffers)
-        connection.on_close = lambda _, error: self._on_link_closed(process_id, link)
+        connection.on_close = lambda _, error: self._on_link_closed(process_id, link, error)
         self._links[process_id] = link
         self._session.start_connection(connection)
         return link
@@ -205,15 +222,15 @@ class Leases:
     def denied(self, group_number: int, reason: str) -> None:
         """The node will never grant what a class asks for: its queued tasks fail."""
         with self._owner.lock:
-            group = self._by_number[group_number]
+            group = self._group_of(group_number)
             group.demanded = 0
             error = RuntimeEnvSetupError if reason.startswith("runtime_env") else TaskUnschedulableError
             for task in group.empty():
                 self._owner.fail(task, error(f"the task {task.descriptor.name!r} cannot run: {reason}"))
         self._session.deliver()
 
-    def lost(self, number: int, kind: str, explanation: str) -> None:
-        """A leased worker died."""
+    def lost(self, number: int, kind: str, explanation: str, running: int) -> None:
+        """A leased worker died; *running* is the number of the task it ran (0: none, -1: nobody knows)."""
         lease = self._leases.get(number)
         if lease is None:
             return
@@ -221,33 +238,46 @@ class Leases:
         if lease.link is not None and not lease.link.connection.closed:
             # Results that it had sent before it died are results.
             lease.link.connection.drain()
+        if lease.link is not None:
+            explanation += lease.link.broken
         with self._owner.lock:
             self._forget(lease)
             tasks = list(lease.in_flight.values())
             lease.in_flight.clear()
-            self._after_loss(lease, tasks, kind, explanation)
+            if lease.link is not None and lease.link.broken and not running:
+                # The first task may have broken it: were nobody guilty, it would break the next one, too.
+                running = -1
+            guilty = self._guilty(lease, tasks, running)
+            self._after_loss(lease.group, tasks, guilty, (kind, explanation))
             links = self.pump(lease.group)
         _flush(links)
         self._session.deliver()
 
-    def _after_loss(self, lease: Lease, tasks: list[Task], kind: str, explanation: str) -> None:
-        """Decide about what the lost worker had.
+    def _guilty(self, lease: Lease, tasks: list[Task], running: int) -> set[int]:
+        """The numbers of the tasks that pay for their worker's death with a retry.
 
-        It runs tasks in the order sent and reports before it begins one that may not run twice, so only
-        the first unanswered task can have been running: it alone pays with a retry. Coroutines share the
-        worker, so that all of them pay.
+        It is the one that ran, alone: the quick ones before it, whose results were gathered and never sent,
+        could as well run again, and those behind it had not started. Coroutines share the worker, so that
+        all of them pay. Where nobody knows what ran, it was the first: tasks run in the order sent.
         """
+        if lease.group.concurrent:
+            return {task.number for task in tasks}
+        return {running} if running >= 0 else {task.number for task in tasks[:1]}
+
+    def _after_loss(
+        self, group: SchedulingClass, tasks: list[Task], guilty: set[int], how: tuple[str, str]
+    ) -> None:
+        """Decide about what a lost worker had."""
         again: list[Task] = []
-        for position, task in enumerate(tasks):
-            if task.state == DONE:
-                continue
-            innocent = position > 0 and not lease.group.concurrent
-            if innocent or after_worker_death(task) is Verdict.RETRY:
-                task.attempt += 0 if innocent else 1
+        for task in tasks:
+            if task.state == DONE or task.number not in guilty:
+                again.append(task)
+            elif after_worker_death(task) is Verdict.RETRY:
+                task.attempt += 1
                 again.append(task)
             else:
-                self._owner.fail(task, _crash(task, kind, explanation))
-        lease.group.take_back(again)
+                self._owner.fail(task, _crash(task, *how))
+        group.take_back(again)
 
     # --- messages from workers (on the loop, without the lock) ----------------------------------------------
 
@@ -263,10 +293,10 @@ class Leases:
     def _on_results(
         self, link: WorkerLink, rows: list[Any], busy_s: float, buffers: Sequence[memoryview]
     ) -> None:
+        m.check_rows("RESULTS", rows, 3)
         lease = link.lease
         if lease is None:
             return
-        m.check_rows("RESULTS", rows, 3)
         results = _Results(BufferFeed(buffers), rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
@@ -284,6 +314,7 @@ class Leases:
                 links += self._rest(lease)
         _flush(links)
         self._session.deliver()
+        self._session.check_needed()
 
     def _on_handback(self, link: WorkerLink, numbers: list[Any], reason: int) -> None:
         """A worker gives back tasks that it has not started."""
@@ -297,27 +328,54 @@ class Leases:
             # Until it makes progress, what would be sent would only have to come back.
             lease.blocked = bool(lease.in_flight)
             tasks = [lease.in_flight.pop(number) for number in numbers if number in lease.in_flight]
-            lease.group.take_back(task for task in tasks if task.state != DONE)
+            lease.group.take_back(tasks)
             links = self.pump(lease.group)
             if not lease.in_flight:
                 lease.blocked = False
                 links += self._rest(lease)
         _flush(links)
 
-    def _on_link_closed(self, process_id: bytes, link: WorkerLink) -> None:
-        """A worker's connection broke. If the worker lives, it is of no use to us any more: end it."""
+    def _on_link_closed(self, process_id: bytes, link: WorkerLink, error: Exception | None) -> None:
+        """A worker's connection broke. If the worker lives, it is of no use to us any more: end it.
+
+        Mostly it is dead, and the node is about to say how. The grace lets it.
+        """
         if self._links.get(process_id) is link:
             del self._links[process_id]
+        # Results that came before what broke it are results.
+        self._session.deliver()
         lease = link.lease
         if lease is None or lease.lost is not None:
             return
         with self._owner.lock:
             lease.closing = True
-        self._session.control.send([m.KILL, lease.number, 0])
+        grace_s = self._config.cancel_grace_s
+        if isinstance(error, ProtocolError):
+            link.broken = f" after its connection had broken ({error})"
+            grace_s = 0.0
+        self._session.loop.call_later(grace_s, self._end_unreachable, lease)
+
+    def _end_unreachable(self, lease: Lease) -> None:
+        if lease.lost is None:
+            self._session.control.send([m.KILL, lease.number])
 
     def connections(self) -> list[Connection]:
         """Every connection to a worker."""
         return [link.connection for link in self._links.values()]
+
+    def forget(self, numbers: Sequence[int]) -> None:
+        """Tell workers which descriptors will never be used again. On the loop, without the lock."""
+        if not numbers:
+            return
+        links: list[WorkerLink | Connection] = []
+        with self._owner.lock:
+            for link in self._links.values():
+                known = link.described.intersection(numbers)
+                if known:
+                    link.described -= known
+                    link.connection.push([m.FORGET, sorted(known)])
+                    links.append(link)
+        _flush(links)
 
     def close(self) -> None:
         """Close the connections to workers. On the loop, without the lock."""
@@ -325,6 +383,7 @@ class Leases:
             link.connection.on_close = lambda connection, error: None
             link.connection.close()
         self._links.clear()
+        self._leases.clear()
 
     # --- idle leases --------------------------------------------------------------------------------------
 
@@ -332,13 +391,17 @@ class Leases:
         """A lease has nothing to do: give it back, or keep it for a while. Returns what to flush."""
         if lease.in_flight or lease.closing or lease.link is None:
             return []
-        if self._wanted or lease.group.queue:
+        if self._wanted or lease.group.queue or self._others_wait(lease.group):
             return self._give_back(lease)
         lease.idle_since = self._session.clock()
         if not self._sweeping:
             self._sweeping = True
             self._session.loop.call_later(self._config.lease_keep_s, self._sweep)
         return []
+
+    def _others_wait(self, group: SchedulingClass) -> bool:
+        """Whether other classes of this owner have calls that no worker has room for."""
+        return any(other.demand() for other in self._by_number if other is not group)
 
     def _give_back(self, lease: Lease) -> list[WorkerLink | Connection]:
         self._forget(lease)
@@ -358,14 +421,18 @@ class Leases:
         links: list[WorkerLink | Connection] = []
         with self._owner.lock:
             now = self._session.clock()
-            idle = [lease for lease in self._leases.values() if lease.idle_since is not None]
-            for lease in idle:
-                if now - (lease.idle_since or now) >= keep_s:
+            left_s: list[float] = []
+            for lease in list(self._leases.values()):
+                if lease.idle_since is None:
+                    continue
+                until_s = lease.idle_since + keep_s - now
+                if until_s > _EARLY_S:
+                    left_s.append(until_s)
+                else:
                     links += self._give_back(lease)
-            left = [lease.idle_since or now for lease in idle if not lease.closing]
-            self._sweeping = bool(left)
-            if left:
-                self._session.loop.call_later(max(0.0, min(left) + keep_s - now), self._sweep)
+            self._sweeping = bool(left_s)
+            if left_s:
+                self._session.loop.call_later(min(left_s), self._sweep)
         _flush(links)
 
     # --- watching for workers that stand still --------------------------------------------------------------
@@ -396,15 +463,36 @@ class Leases:
     # --- cancelling (without the lock) ----------------------------------------------------------------------
 
     def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
-        """Tell the worker that has *task* to stop it. On the loop."""
+        """Tell the worker that has *task* to stop it, until it has answered. On the loop."""
         lease = task.lease
-        if lease is None or task.number not in lease.in_flight or lease.link is None:
+        if lease is None or lease.link is None or lease.in_flight.get(task.number) is not task:
             return
         message = [m.CANCEL, task.number, force, recursive]
         self._session.peers.send_to(lease.link.connection.peer, message)
-        if force:
-            # The worker gives back what it has not started and ends itself; the node sees to it that it does.
-            self._session.control.send([m.KILL, lease.number, self._config.cancel_grace_s])
+        grace_s = max(self._config.cancel_grace_s, _INSIST_S)
+        self._session.loop.call_later(grace_s, lambda: self._insist(task, force=force, recursive=recursive))
+
+    def _insist(self, task: Task, *, force: bool, recursive: bool) -> None:
+        """The worker may not have answered: the cancel came before its task, or nothing there can hear it."""
+        lease = task.lease
+        if lease is not None and force and lease.in_flight.get(task.number) is task:
+            before = list(lease.in_flight.values())
+            # One that runs before it, and hears nothing either, must not be lost for it.
+            if all(other.retries or other.state == DONE for other in before[: before.index(task)]):
+                self._session.control.send([m.KILL, lease.number])
+        self.cancel(task, force=force, recursive=recursive)
+
+
+class _Frame:
+    """Tasks that are sent together."""
+
+    __slots__ = ("buffers", "rows", "size_bytes")
+
+    def __init__(self) -> None:
+        self.rows: list[list[Any]] = []
+        self.buffers: list[Buffer] = []
+        #: About how much the values in it take.
+        self.size_bytes = 0
 
 
 class _Results:
@@ -419,6 +507,8 @@ class _Results:
                 row[2] = [self._one(row[0], item) for item in _as_list(row[2])]
             elif type(row[2]) not in _PLAIN:
                 row[2] = self._one(row[0], row[2])
+            if row[1] != m.OK:
+                m.check_status("RESULTS", row[1], row[2])
 
     def _one(self, number: int, field: Any) -> Any:
         payload, addresses = from_wire(field, self._feed)

@@ -6,11 +6,10 @@ This file is imported before anything heavy is, because the node's start is the 
 from __future__ import annotations
 
 import os
-import secrets
+import select
 import signal
 import socket
 import struct
-import subprocess
 from typing import TYPE_CHECKING
 
 from ..ids import new_process_id
@@ -21,14 +20,20 @@ from ..node.spawn import start_python
 from ..resources import UNITS, Resources, to_units
 from ..wire.handshake import Credentials
 from .environments import pack_environment
+from .interrupts import interruptible
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
     from ..config import Config
     from ..init_options import InitOptions
 
 _LENGTH = struct.Struct("<I")
+#: Milliseconds that a node may take to end after its connection has closed.
+_GRACE_MS = 5000
+#: The same for somebody in a hurry.
+_HURRY_MS = 500
 
 
 class NodeProcess:
@@ -36,12 +41,21 @@ class NodeProcess:
 
     def __init__(self, options: InitOptions, config: Config, loop: str) -> None:
         self.boot = _boot(options, config, loop)
+        _fill_standard_streams()
         ours, theirs = socket.socketpair()
         self._sock: socket.socket | None = ours
-        with theirs:
-            self._process: subprocess.Popen[bytes] = start_python("node", theirs)
         packed = self.boot.pack()
-        ours.sendall(_LENGTH.pack(len(packed)) + packed)
+        try:
+            with theirs:
+                self._process: subprocess.Popen[bytes] = start_python("node", theirs)
+        except BaseException:
+            ours.close()
+            raise
+        try:
+            ours.sendall(_LENGTH.pack(len(packed)) + packed)
+        except BaseException:
+            self.close(patient=False)
+            raise
 
     def take_socket(self) -> socket.socket:
         """The driver's end of the connection; once."""
@@ -59,15 +73,45 @@ class NodeProcess:
         """Its process id."""
         return self._process.pid
 
-    def close(self) -> None:
-        """Wait for its end, which the closed connection has brought about; insist if need be."""
+    def close(self, *, patient: bool = True) -> None:
+        """Wait for its end, which the closed connection has brought about; insist if need be.
+
+        Raises:
+            KeyboardInterrupt: when that wait is interrupted; never where it is not patient.
+        """
         if self._sock is not None:
             self._sock.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+        if self._process.poll() is None and not self._ends(patient=patient):
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
+        self._process.wait()
+
+    def _ends(self, *, patient: bool) -> bool:
+        """Wait for its end. Popen's own wait with a timeout looks at growing intervals, and so too late."""
+        try:
+            pidfd = os.pidfd_open(self._process.pid)
+        except ProcessLookupError:  # reaped by the kernel, where the program ignores SIGCHLD
+            return True
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            return _poll(poll) if patient else bool(poll.poll(_HURRY_MS))
+        finally:
+            os.close(pidfd)
+
+
+@interruptible
+def _poll(poll: select.poll) -> bool:
+    return bool(poll.poll(_GRACE_MS))
+
+
+def _fill_standard_streams() -> None:
+    """Open what a program was started without: the next socket would stand in the place of its output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # It gets the lowest free number, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
@@ -76,16 +120,19 @@ def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
         gpus = gpus[: options.num_gpus] if len(gpus) >= options.num_gpus else list(range(options.num_gpus))
     return Boot(
         config=config,
-        credentials=Credentials(secrets.token_bytes(8), secrets.token_bytes(32)),
+        credentials=Credentials(os.urandom(8), os.urandom(32)),
         driver_pid=os.getpid(),
-        driver_process_id=new_process_id(secrets.token_bytes),
+        driver_process_id=new_process_id(os.urandom),
         resources=_resources(options, len(gpus)),
         gpu_ids=gpus,
         labels=dict(options.labels),
         preload=list(options.preload),
         environment=pack_environment(options.runtime_env),
-        namespace=options.namespace or secrets.token_hex(8),
+        namespace=options.namespace or os.urandom(8).hex(),
         loop=loop,
+        log_to_driver=options.log_to_driver,
+        # A node may be given more CPUs than there are, for tasks that mostly wait.
+        start_ahead=len(os.sched_getaffinity(0)),
     )
 
 
@@ -98,7 +145,7 @@ def _resources(options: InitOptions, gpus: int) -> dict[str, int]:
     units["GPU"] = gpus * UNITS
     # As Ray: 30 % of the memory for objects, the rest for the tasks themselves.
     store = options.object_store_memory or int(memory * 0.3)
-    units["object_store_memory"] = store * UNITS
+    units["object_store_memory"] = to_units("object_store_memory", store)
     units["memory"] = max(0, memory - store) * UNITS
     return Resources(units).to_wire()
 

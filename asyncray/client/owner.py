@@ -14,10 +14,9 @@ import itertools
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
-from weakref import ref as weak_ref
 
-from ..exceptions import TaskCancelledError
-from ..refs import ObjectRef, RefAddress
+from ..exceptions import ProtocolError, TaskCancelledError
+from ..refs import ObjectRef, RefAddress, intern
 from ..state.objects import FAILED, PENDING, READY, ObjectRecord, ObjectTable, Released
 from ..state.tasks import (
     ARGUMENTS_READY,
@@ -33,7 +32,8 @@ from ..state.tasks import (
     after_error,
     step,
 )
-from ..wire.messages import MANY, OK
+from ..wire.messages import CANCELLED as CANCELLED_THERE
+from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Encoded, Payload
 from .errors import encode_error
 
@@ -101,6 +101,7 @@ class Owner:
             return refs
         links: Sequence[Any] = ()
         with self.lock:
+            self.session.check_alive()
             if dependencies is None:
                 links = self._enqueue(task)
             else:
@@ -126,7 +127,6 @@ class Owner:
         """Queue a ready task; return the links to flush. The lock is held."""
         group = task.descriptor.group
         group.queue.append(task)
-        self.session.check_alive()
         if group.has_idle_lease() or len(group.queue) % _BATCH == 0:
             return self.leases.pump(group)
         self.session.pump_later(group)
@@ -138,7 +138,11 @@ class Owner:
         with self.lock:
             while self._put_off:
                 task = self._put_off.popleft()
-                if task.dependencies is None:
+                if task.state == DONE:  # failed together with everything else
+                    continue
+                if self.session.failure is not None:
+                    self.fail(task, self.session.failure)
+                elif task.dependencies is None:
                     links += self._enqueue(task)
                 else:
                     self._await_dependencies(task, task.dependencies)
@@ -149,11 +153,8 @@ class Owner:
 
     def _await_dependencies(self, task: Task, dependencies: list[Dependency]) -> None:
         """Count the arguments that are missing; the last to come queues the task. The lock is held."""
-        missing = []
-        for _, ref in dependencies:
-            record: ObjectRecord = ref._record  # type: ignore[assignment]
-            if record.state == PENDING and record not in missing:
-                missing.append(record)
+        records: list[Any] = [ref._record for _, ref in dependencies]
+        missing: list[ObjectRecord] = [r for r in dict.fromkeys(records) if r.state == PENDING]
         task.missing = len(missing)
         if not missing:
             self._dependencies_done(task)
@@ -161,8 +162,7 @@ class Owner:
         waiter = _DependencyWaiter(self, task)
         for record in missing:
             self.add_waiter(record, waiter)
-            if record.home is not None:
-                self.session.fetch([record])
+        self.session.fetch(missing)
 
     def dependency_done(self, task: Task) -> None:
         """One missing argument has come."""
@@ -192,11 +192,14 @@ class Owner:
         record.waiters.append(waiter)
         return True
 
-    def remove_waiter(self, record: ObjectRecord, waiter: Any) -> None:
-        """Forget a waiter; nothing happens when it was told already."""
+    def remove_waiter(self, records: Iterable[ObjectRecord], waiter: Any) -> None:
+        """Forget a waiter; nothing happens where it was told already."""
         with self.lock:
-            if record.waiters is not None and waiter in record.waiters:
-                record.waiters.remove(waiter)
+            for record in records:
+                waiters = record.waiters
+                if waiters is not None and waiter in waiters:
+                    waiters.remove(waiter)
+                    record.waiters = waiters or None
 
     # --- ends of tasks ------------------------------------------------------------------------------------
 
@@ -206,9 +209,10 @@ class Owner:
         released = Released()
         for record, payload in zip(task.records, payloads, strict=True):
             self._complete(record, state, payload, released)
-        # Whatever the task kept alive goes now.
-        task.arguments = task.dependencies = task.holds = None
         task.records = ()
+        if task.lease is None or event != CANCELLED:
+            # Whatever the task kept alive goes now; not while its worker may still be running it.
+            task.release()
 
     def complete(self, record: ObjectRecord, state: int, payload: Any) -> None:
         """A record that no task of ours makes (a borrowed one) is done. The lock is held."""
@@ -231,27 +235,35 @@ class Owner:
 
         Returns:
             Tasks that must run again.
+
+        Raises:
+            ProtocolError: when a task has another number of returns; it and those after it stay in flight.
         """
         retry: list[Task] = []
         in_flight = lease.in_flight
         for number, status, payload in rows:
-            task = in_flight.pop(number, None)
-            if task is None or task.state == DONE:
-                continue  # repeated, or cancelled in the meantime
+            task = in_flight.get(number)
+            if task is None:
+                continue  # repeated
+            if status != OK or len(task.records) != 1:
+                _check_fits(task, status, payload)
+            del in_flight[number]
+            if task.state == DONE:
+                task.release()
+                continue  # cancelled in the meantime
             task.lease = None
             if status == OK:
-                self.finish(task, READY, [payload] * len(task.records))
+                self.finish(task, READY, [payload])
             elif status == MANY:
-                self._finish_many(task, payload)
-            elif after_error(task, retriable=status != 1) is Verdict.RETRY:
+                self.finish(task, READY, payload)
+            elif status == CANCELLED_THERE:
+                self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"))
+            elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
                 task.attempt += 1
                 retry.append(task)
             else:
                 self.finish(task, FAILED, [payload] * len(task.records))
         return retry
-
-    def _finish_many(self, task: Task, payloads: list[Payload]) -> None:
-        self.finish(task, READY, payloads)
 
     def fail(self, task: Task, error: BaseException, event: int = FINISHED) -> None:
         """End a task with an error of our own. The lock is held."""
@@ -265,49 +277,65 @@ class Owner:
     def fail_everything(self, error: BaseException) -> None:
         """The node is gone: nothing of this session can end any more. The lock is held."""
         for record in [*self.objects.owned.values(), *self.objects.borrowed.values()]:
-            if record.state:
+            if record.state > 0:
                 continue
             if record.task is not None and record.task.state != DONE:
                 self.fail(record.task, error)
             else:
                 self.complete(record, FAILED, encode_error(error))
 
+    def abandon(self, error: BaseException) -> None:
+        """This process is a fork: what is pending stays so for ever, and who held the lock is gone."""
+        self.lock = threading.RLock()
+        with self.lock:
+            self.fail_everything(error)
+        self.session.notices.clear()
+
     # --- cancelling ---------------------------------------------------------------------------------------
 
-    def cancel(self, record: ObjectRecord) -> Task | None:
-        """Cancel the task that makes *record*; None when it has ended. The lock is held.
+    def cancel(self, record: ObjectRecord, *, force: bool) -> Task | None:
+        """Cancel the task that makes *record*; None when there is nothing to stop. The lock is held.
 
-        The reference fails at once. A task that was sent keeps its place in flight until its worker answers.
+        The reference fails at once. A task that was sent keeps its place in flight until its worker answers,
+        and can be cancelled again, by force, as long as a reference to it is left.
         """
         task = record.task
         if task is None or task.state == DONE:
-            return None
+            return task if force else None
         if task.state == QUEUED:
-            # It is left in its queue: the next pass drops it.
+            # It is left in its queue: the next pass drops it, and wants a worker less.
             task.descriptor.group.dead += 1
+            self.session.pump_later(task.descriptor.group)
         task.cancelled = True
+        records = task.records
         self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"), CANCELLED)
+        if task.lease is not None:
+            for each in records:
+                each.task = task
         return task
 
     def children(self, parent: int) -> list[ObjectRecord]:
         """The records of unfinished tasks that call *parent* made. The lock is held."""
-        return [
-            record
-            for record in self.objects.owned.values()
-            if record.task is not None and record.task.parent == parent
-        ]
+        owned = list(self.objects.owned.values())  # a copy: see ObjectTable.held_by_others
+        return [r for r in owned if r.state == PENDING and r.task is not None and r.task.parent == parent]
 
     # --- references ---------------------------------------------------------------------------------------
 
     def drain_dropped(self) -> None:
         """Account for references that were destroyed."""
         dropped = self.dropped
-        released = Released()
-        with self.lock:
-            while dropped:
-                self.objects.drop_local(dropped.popleft(), released)
-        if released.notices:
-            self.session.release(released.notices)
+        # A destructor that interrupted a guarded section must not change the tables: the loop will.
+        if self.lock._is_owned():  # type: ignore[attr-defined]
+            return
+        # A value that is freed may hold references itself, which are dropped with it.
+        while dropped:
+            released = Released()
+            with self.lock:
+                while dropped:
+                    self.objects.drop_local(dropped.popleft(), released)
+            if released.notices:
+                self.session.release(released.notices)
+            released.garbage.clear()
 
     def ref_to(self, record: ObjectRecord) -> ObjectRef[Any]:
         """The one ObjectRef of this process for *record*. The lock is held."""
@@ -315,7 +343,7 @@ class Owner:
         if ref is None:
             ref = ObjectRef(record)
             record.local += 1
-            record.weak = weak_ref(ref)
+            intern(ref)
         return ref
 
     def borrow(self, address: RefAddress) -> ObjectRef[Any]:
@@ -330,7 +358,7 @@ class Owner:
 
     def unfinished(self) -> bool:
         """Whether tasks of ours are under way."""
-        return any(record.task is not None for record in self.objects.owned.values())
+        return any(record.state == PENDING for record in list(self.objects.owned.values()))
 
 
 def first_failed(task: Task) -> ObjectRecord | None:
@@ -340,6 +368,15 @@ def first_failed(task: Task) -> ObjectRecord | None:
         if record.state == FAILED:
             return record
     return None
+
+
+def _check_fits(task: Task, status: int, payload: Any) -> None:
+    """Refuse a good result for another number of returns: one comes alone, none or several as a list."""
+    if status not in (OK, MANY) or task.state == DONE:
+        return
+    count, told = len(task.records), 1 if status == OK else len(payload)
+    if told != count or (status == MANY) == (count == 1):
+        raise ProtocolError(f"task {task.number} has {count} returns, not the {told} of its result")
 
 
 class _DependencyWaiter:

@@ -17,9 +17,10 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError
+from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError, RaySystemError
 from ..state.objects import (
     FAILED,
+    FREED,
     PENDING,
     READY,
     REGISTERING,
@@ -27,10 +28,11 @@ from ..state.objects import (
     UNREGISTERED,
     ObjectRecord,
     Released,
+    unregistered,
 )
 from ..wire import messages as m
 from ..wire.handshake import PEER, Identity
-from ..wire.values import BufferFeed, Encoded, from_wire, size_bytes, to_wire
+from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire, wire_bytes
 from .errors import encode_error
 
 if TYPE_CHECKING:
@@ -48,15 +50,16 @@ class Peers:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._owner = session.owner
-        self._connections: dict[bytes, Connection] = {}
+        #: By process; two where both had connected to each other at once. What is sent goes to the first.
+        self._connections: dict[bytes, list[Connection]] = {}
         self._dead: set[bytes] = set()
         self._requests = itertools.count(1)
         #: Registrations under way: request -> records, and what is to happen when it is answered.
         self._registering: dict[int, tuple[list[ObjectRecord], list[Callable[[], None]]]] = {}
         #: The request under way for each record.
         self._request_of: dict[ObjectRecord, int] = {}
-        #: What results of tasks hold until their owner has registered: (owner, task) -> references.
-        self._pinned: dict[tuple[bytes, int], Sequence[ObjectRef[Any]]] = {}
+        #: What results of tasks hold until their owner has registered, by owner and task.
+        self._pinned: dict[tuple[bytes, int], _Pins] = {}
         #: Answers to GET that are ready to be sent, by connection.
         self._answers: dict[Connection, list[_Answer]] = {}
         #: Set by a worker: handles RECALL and CANCEL.
@@ -66,16 +69,14 @@ class Peers:
 
     def accepted(self, connection: Connection) -> None:
         """Another process has connected to talk."""
-        self._connections.setdefault(connection.peer.process_id, connection)
         self._use(connection)
 
     def send_to(self, peer: Identity, message: Message, buffers: Sequence[Buffer] = ()) -> bool:
         """Send to another process, connecting first if need be; False when it is dead."""
-        connection = self._connections.get(peer.process_id)
+        known = self._connections.get(peer.process_id)
+        connection = known[0] if known else self._connect(peer)
         if connection is None:
-            connection = self._connect(peer)
-            if connection is None:
-                return False
+            return False
         connection.send(message, buffers)
         return True
 
@@ -88,46 +89,54 @@ class Peers:
             self._lose(peer.process_id)
             return None
         connection.peer = peer
-        self._connections[peer.process_id] = connection
         self._use(connection)
         self._session.start_connection(connection)
         return connection
 
     def _use(self, connection: Connection) -> None:
+        self._connections.setdefault(connection.peer.process_id, []).append(connection)
         connection.on_message = self._on_message
         connection.on_close = self._on_close
 
     def _on_close(self, connection: Connection, error: Exception | None) -> None:
         self._answers.pop(connection, None)
         process_id = connection.peer.process_id
-        if self._connections.get(process_id) is connection:
+        self._connections[process_id].remove(connection)
+        if not self._connections[process_id]:
             del self._connections[process_id]
-        self._lose(process_id)
+            self._lose(process_id, error if isinstance(error, ProtocolError) else None)
 
-    def _lose(self, process_id: bytes) -> None:
-        """A process is gone: it borrows nothing, it pins nothing, and what it owned is lost."""
-        self._dead.add(process_id)
+    def _lose(self, process_id: bytes, error: ProtocolError | None = None) -> None:
+        """A process is gone: it borrows nothing, it pins nothing, and what it owned is lost.
+
+        The same when the two did not understand each other, because neither knows what the other missed. But
+        then they may begin anew.
+        """
+        how = "the process that owned this object has died, and its value with it"
+        if error is None:
+            self._dead.add(process_id)
+        else:
+            how = f"the connection with the process that owns this object has broken: {error}"
         released = Released()
         with self._owner.lock:
             owned = self._owner.objects.process_gone(process_id, released)
-            error = OwnerDiedError("the process that owned this object has died, and its value with it")
             for record in owned:
                 if record.state in (PENDING, REMOTE):
-                    self._owner.complete(record, FAILED, encode_error(error))
-            for key in [key for key in self._pinned if key[0] == process_id]:
-                del self._pinned[key]
+                    self._owner.complete(record, FAILED, encode_error(OwnerDiedError(how)))
+        self.unpin_all(process_id)
         for request, (records, _) in list(self._registering.items()):
             if records and records[0].home is not None and records[0].home[0] == process_id:
                 self._registered(request)
         self._session.deliver()
+        self._session.check_needed()
 
     def connections(self) -> list[Connection]:
         """Every connection there is."""
-        return list(self._connections.values())
+        return [connection for known in self._connections.values() for connection in known]
 
     def close(self) -> None:
         """Close every connection; nobody is told that this means death."""
-        for connection in list(self._connections.values()):
+        for connection in self.connections():
             connection.on_close = lambda closed, error: None
             connection.close()
         self._connections.clear()
@@ -144,6 +153,7 @@ class Peers:
             self.on_worker_message(connection, message)
         else:
             raise ProtocolError(f"a peer does not send message number {message[0]} here")
+        self._session.check_needed()
 
     def _on_cancel(self, connection: Connection, number: int, force: bool, recursive: bool) -> None:
         record = self._owner.objects.owned.get(number)
@@ -172,7 +182,7 @@ class Peers:
                 self._lose(process_id)
 
     def _on_get(self, connection: Connection, numbers: list[Any], limit: int) -> None:
-        m.check_numbers("GET", numbers)
+        m.check_numbers("GET", [*numbers, limit])
         with self._owner.lock:
             for number in numbers:
                 record = self._owner.objects.owned.get(number)
@@ -199,7 +209,16 @@ class Peers:
         if not answers or connection.closed:
             return
         buffers: list[Buffer] = []
-        rows = [_row(answer, buffers) for answer in answers]
+        rows: list[list[Any]] = []
+        gathered = 0
+        config = self._session.config
+        for answer in answers:
+            if gathered > config.batch_bytes:
+                connection.push([m.VALUES, rows], buffers)
+                rows, buffers, gathered = [], [], 0
+            before = len(buffers)
+            rows.append(_row(answer, buffers, config.largest_value_bytes))
+            gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
 
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
@@ -210,6 +229,8 @@ class Peers:
         with self._owner.lock:
             for number, status, field in rows:
                 payload, addresses = from_wire(field, feed)
+                if status != m.OK:
+                    m.check_status("VALUES", status, payload)
                 record = self._owner.objects.borrowed.get((process_id, number))
                 if record is None or record.state in (READY, FAILED):
                     continue
@@ -234,16 +255,13 @@ class Peers:
     def register(self, refs: Iterable[ObjectRef[Any]], then: Callable[[], None]) -> None:
         """Tell the owners of *refs* that this process holds them; call *then* when all have answered."""
         by_home: dict[tuple[bytes, str], list[ObjectRecord]] = {}
+        records: list[ObjectRecord] = list(dict.fromkeys(ref._record for ref in refs))  # type: ignore[misc]
         # A registration that is under way counts too: the sender must hold on until that is answered.
-        joined: set[int] = set()
+        joined = {self._request_of[record] for record in records if record in self._request_of}
         with self._owner.lock:
-            for ref in refs:
-                record: ObjectRecord = ref._record  # type: ignore[assignment]
-                if record in self._request_of:
-                    joined.add(self._request_of[record])
-                elif record.home is not None and record.borrowing == UNREGISTERED:
-                    record.borrowing = REGISTERING
-                    by_home.setdefault(record.home[:2], []).append(record)
+            for record in unregistered(records):
+                record.borrowing = REGISTERING
+                by_home.setdefault(record.home[:2], []).append(record)  # type: ignore[index]
         countdown = _Calls(len(by_home) + len(joined), then)
         for request in joined:
             self._registering[request][1].append(countdown)
@@ -263,6 +281,9 @@ class Peers:
         connection.send([m.BORROWED, request])
 
     def _on_borrowed(self, connection: Connection, request: int) -> None:
+        records, _ = self._registering.get(request, ((), ()))
+        if any(record.home[0] != connection.peer.process_id for record in records if record.home):
+            raise ProtocolError("a process answered a registration that is not its to answer")
         self._registered(request)
 
     def _registered(self, request: int) -> None:
@@ -306,14 +327,34 @@ class Peers:
 
     def pin(self, owner: bytes, number: int, refs: Sequence[ObjectRef[Any]]) -> None:
         """Hold what a result refers to, until its owner has registered. From any thread."""
-        self._pinned[owner, number] = refs
+        with self._owner.lock:
+            pins = self._pinned.setdefault((owner, number), _Pins())
+            pins.refs.extend(refs)
+            pins.reports += 1
 
-    def pins(self) -> bool:
-        """Whether results hold references that their owners have not registered yet."""
-        return bool(self._pinned)
+    def pins(self) -> int:
+        """How many results hold references that their owners have not registered yet."""
+        return len(self._pinned)
+
+    def registering(self) -> int:
+        """How many registrations have not been answered."""
+        return len(self._registering)
 
     def _on_unpin(self, connection: Connection, number: int) -> None:
-        self._pinned.pop((connection.peer.process_id, number), None)
+        key = (connection.peer.process_id, number)
+        with self._owner.lock:
+            pins = self._pinned.get(key)
+            if pins is None:
+                return
+            pins.reports -= 1
+            if not pins.reports:
+                del self._pinned[key]
+
+    def unpin_all(self, process_id: bytes) -> None:
+        """A process is gone: it will not register for any result."""
+        with self._owner.lock:
+            for key in [key for key in self._pinned if key[0] == process_id]:
+                del self._pinned[key]
 
     def adopt_results(
         self, worker: Identity, holding: Iterable[tuple[int, Encoded, list[RefAddress]]]
@@ -336,6 +377,17 @@ class Peers:
     }
 
 
+class _Pins:
+    """What the results of one task hold here. A task that is run again may report more than once."""
+
+    __slots__ = ("refs", "reports")
+
+    def __init__(self) -> None:
+        self.refs: list[ObjectRef[Any]] = []
+        #: Reports whose references the owner has not registered yet.
+        self.reports = 0
+
+
 class _Answer:
     """One object that a peer asked for."""
 
@@ -348,18 +400,24 @@ class _Answer:
         self.record = None if isinstance(record, int) else record
 
 
-def _row(answer: _Answer, buffers: list[Buffer]) -> list[Any]:
+def _row(answer: _Answer, buffers: list[Buffer], most: int) -> list[Any]:
     record = answer.record
-    if record is None or record.state == PENDING:
+    # In this order: where another thread frees the object, the state tells that the value is none.
+    value = None if record is None else record.value
+    if record is None or record.state in (PENDING, FREED):
         error = ObjectFreedError(
             "the object was freed before its value was asked for: its owner knew of nobody who held it"
         )
         return [answer.number, m.ERROR, encode_error(error)]
     if record.state == FAILED:
-        return [answer.number, m.ERROR, record.value]
-    if answer.limit and type(record.value) in (Encoded, bytes) and size_bytes(record.value) > answer.limit:
+        return [answer.number, m.ERROR, to_wire(value, buffers)]
+    size = wire_bytes(value)
+    if answer.limit and size > answer.limit:
         return [answer.number, m.ELSEWHERE, None]
-    return [answer.number, m.OK, to_wire(record.value, buffers)]
+    if size > most:
+        problem = RaySystemError(f"the value is {size} bytes; at most {most} can be sent to another process")
+        return [answer.number, m.ERROR, encode_error(problem)]
+    return [answer.number, m.OK, to_wire(value, buffers)]
 
 
 class _Asked:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from ..exceptions import SessionClosedError
+from .waiting import ThreadParker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,9 @@ class LoopThread:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._thread = threading.Thread(target=self._run, name="asyncray-loop", daemon=True)
+        #: Released when the thread has ended.
+        self._ended = threading.Lock()
+        self._ended.acquire()
 
     def start(self) -> None:
         """Start the thread."""
@@ -27,7 +31,10 @@ class LoopThread:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        finally:
+            self._ended.release()
 
     def is_current(self) -> bool:
         """Whether the calling thread is the loop's own."""
@@ -60,10 +67,46 @@ class LoopThread:
             raise failure[0]
         return outcome[0]
 
-    def stop(self) -> None:
-        """Stop the loop, wait for its thread, close the loop. Quiet when it was stopped before."""
+    def try_call(self, function: Callable[[], object], timeout_s: float, *, patient: bool) -> None:
+        """Run *function* on the loop, and wait for its end, which a callback of the user's may hold up.
+
+        Args:
+            function: What to run; what it raises is reported by the loop.
+            timeout_s: Seconds to wait.
+            patient: Whether a Ctrl-C may interrupt the wait.
+
+        Raises:
+            KeyboardInterrupt: when the wait is interrupted.
+        """
+        done = threading.Lock()
+        done.acquire()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                done.release()
+
+        self.loop.call_soon_threadsafe(run)
+        _wait(done, timeout_s, patient=patient)
+
+    def stop(self, timeout_s: float, *, patient: bool) -> None:
+        """Stop the loop, wait for its thread, close the loop. Quiet when it was stopped before.
+
+        Args:
+            timeout_s: Seconds to wait for the thread, which is left alone after that.
+            patient: Whether a Ctrl-C may interrupt the wait.
+
+        Raises:
+            KeyboardInterrupt: when the wait is interrupted.
+        """
         if self.loop.is_closed():
             return
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
+        if _wait(self._ended, timeout_s, patient=patient):
+            self._thread.join()
+            self.loop.close()
+
+
+def _wait(gate: threading.Lock, timeout_s: float, *, patient: bool) -> bool:
+    return ThreadParker().park(gate, timeout_s) if patient else gate.acquire(timeout=timeout_s)

@@ -10,25 +10,28 @@ import asyncio
 import logging
 import warnings
 from collections import deque
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import ref as weak_ref
 
 from ..exceptions import (
     LocalRayletDiedError,
+    ObjectFreedError,
     ProtocolError,
     RaySystemError,
     SessionClosedError,
     TaskCancelledError,
 )
 from ..ids import object_binary
-from ..refs import ObjectRef, RefAddress, RefRecord
-from ..state.objects import FAILED, PENDING, READY, ObjectRecord
+from ..refs import ObjectRef, RefAddress, RefRecord, intern
+from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
+from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
-from ..wire.values import decode, encode
+from ..wire.values import decode, encode, wire_bytes
 from .arguments import encode_arguments
 from .descriptors import Descriptors
+from .destructors import interrupts_us
 from .diagnosis import explain, explain_call
 from .errors import decode_error, encode_error
 from .hints import LargeArguments
@@ -36,10 +39,11 @@ from .leases import Leases
 from .owner import Owner
 from .peers import Peers
 from .questions import Questions
+from .statistics import Statistics, statistics_of
 from .waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextvars import Context
 
     from ..config import Config
@@ -79,6 +83,9 @@ class Surroundings:
 class TaskScope:
     """What a worker knows of the task that makes calls; the session of a driver has none."""
 
+    #: Whether user code runs as coroutines on the session's own loop.
+    concurrent = False
+
     def running(self) -> Any:
         """The running call; None in a driver."""
         return None
@@ -87,12 +94,12 @@ class TaskScope:
         """Number of the running task at its owner."""
         return None
 
-    def before_wait(self) -> bool:
-        """The running task is about to wait; True when after_wait must be called."""
-        return False
+    def before_wait(self) -> Any:
+        """The running task is about to wait; returns what to hand to after_wait, or None for nothing."""
+        return None
 
-    def after_wait(self) -> None:
-        """The running task goes on."""
+    def after_wait(self, waiter: Any) -> None:
+        """It goes on, unless it has several waits under way."""
 
 
 class Session:
@@ -121,14 +128,26 @@ class Session:
         self.hints = LargeArguments(self.config)
         #: None while the session is open; then why it is not.
         self.failure: Exception | None = None
+        #: Whether it was shut down: its references are of no use any more.
+        self.closed = False
+        #: Whether this process is a fork of the one that has the session.
+        self.forked = False
         #: The current node's facts, from READY.
         self.facts: dict[str, Any] = {}
         #: Handlers of messages from the node that only a driver or only a worker gets.
         self.on_node_message: dict[int, Callable[..., None]] = {}
         #: Set by a worker: an owner has connected to send tasks.
         self.on_task_connection: Callable[[Connection], None] | None = None
+        #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has
+        #: started calls it whenever it is used.
+        self.guard_main: Callable[[], None] | None = None
         self.questions = Questions(self)
-        self._draining = False
+        #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
+        self.drain_due = False
+        #: Called when nobody needs this process any more; None while it does not wait for that.
+        self._leave: Callable[[], object] | None = None
+        self._context = copy_context()
+        self._sweeping_up = False
         self._listener = self.network.listen(self._accepted)
         #: References pickled where nobody counts them.
         self._pinned: list[ObjectRef[Any]] = []
@@ -139,7 +158,8 @@ class Session:
 
     def start_connection(self, connection: Connection) -> None:
         """Begin to read a connection that this process opened. On the loop."""
-        connection.resume_reading()
+        # Not in the context of the call that happens to need it first: that would live as long as this.
+        self._context.copy().run(connection.resume_reading)
 
     def _accepted(self, connection: Connection, purpose: str) -> None:
         if purpose == PEER:
@@ -168,7 +188,8 @@ class Session:
 
     def _on_control_closed(self, connection: Connection, error: Exception | None) -> None:
         reason = f" ({error})" if error else ""
-        self.fail(LocalRayletDiedError(f"the node process of this session has died{reason}"))
+        pid = f" {self.facts['pid']}" if self.facts else ""
+        self.fail(LocalRayletDiedError(f"the node process{pid} of this session has died{reason}"))
 
     def fail(self, error: Exception) -> None:
         """Nothing of this session can end any more: everything that waits hears of it. On the loop."""
@@ -182,11 +203,13 @@ class Session:
 
     def abandon(self) -> None:
         """This process is a fork: give up the sockets, and end nothing, because it is the parent's."""
+        self.forked = True
         self.failure = RaySystemError("this process was forked from one with a session and has none itself")
         self.wake = lambda: None
         for connection in (self.control, *self.peers.connections(), *self.leases.connections()):
             connection.abandon()
         self._listener.abandon()
+        self.owner.abandon(self.failure)
 
     def check_alive(self) -> None:
         """Raise what ended the session, if it has ended.
@@ -198,8 +221,26 @@ class Session:
         if self.failure is not None:
             raise type(self.failure)(*self.failure.args)
 
+    def check_open(self) -> None:
+        """Raise when the session was shut down; references of one whose node has died can still be asked.
+
+        Raises:
+            SessionClosedError: after shutdown.
+        """
+        if self.closed:
+            raise SessionClosedError(
+                "the session was shut down, and this reference with it: sessions do not share objects"
+            )
+
+    def part(self) -> None:
+        """Ask the node to end. Who waits hears of this, and not of the deaths that follow. On the loop."""
+        self.closed = True
+        self.fail(SessionClosedError("the session has been shut down"))
+        self.control.send([m.STOP])
+
     def close(self) -> None:
         """The orderly end. On the loop; the caller stops the loop afterwards."""
+        self.closed = True
         self.fail(SessionClosedError("the session has been shut down"))
         self._listener.close()
         self.peers.close()
@@ -240,25 +281,37 @@ class Session:
                 record, waiters = notices.popleft()
             except IndexError:  # another thread took the last one
                 return
+            self._tell(record, iter(waiters))
+
+    def _tell(self, record: ObjectRecord, waiters: Iterator[Any]) -> None:
+        try:
             for waiter in waiters:
                 waiter.notify(record)
+        except KeyboardInterrupt:  # in a user's callback: the others are told all the same
+            self.notices.appendleft((record, list(waiters)))
+            self.call_soon(self.deliver)
+            raise
 
     def on_wake(self) -> None:
         """References were destroyed, or destructors made calls. On the loop."""
         self.owner.submit_put_off()
         self.owner.drain_dropped()
-        if not self._draining:
-            self._draining = True
+        self.leases.forget(self.descriptors.take_ended())
+        self.check_needed()
+        if not self._sweeping_up:
+            self._sweeping_up = self.drain_due = True
             self.loop.call_later(_DRAIN_AFTER_S, self._drain_again)
 
     def _drain_again(self) -> None:
         # Cleared before the look: a reference that is dropped in between wakes the loop again.
-        self._draining = False
-        if self.dropped:
+        self._sweeping_up = self.drain_due = False
+        if self.dropped or self.descriptors.ended:
             self.on_wake()
 
     def on_dropped(self) -> None:
-        if not self._draining and self.failure is None:
+        if self.failure is None:
+            # Set first: whoever finds it set has its record in the deque before this wakes the loop.
+            self.drain_due = True
             self.wake()
 
     def session_name(self) -> str:
@@ -276,13 +329,27 @@ class Session:
 
         Raises:
             TypeError: when an argument cannot be pickled.
+            ValueError: when the arguments are too large to be sent.
         """
+        if self.guard_main is not None:
+            self.guard_main()
         try:
             arguments, dependencies = encode_arguments(args, kwargs)
+        except SessionClosedError:
+            raise
         except Exception as error:
             name = descriptor.name
             raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
+        for _, ref in dependencies or ():
+            if ref._record.owner is not self:
+                raise _of_the_past(ref)
         if type(arguments) not in _SMALL:
+            size, most = wire_bytes(arguments), self.config.largest_value_bytes  # type: ignore[arg-type]
+            if size > most:
+                raise ValueError(
+                    f"the arguments of {descriptor.name!r} are {size} bytes when pickled; at most {most} can "
+                    "be sent with a call"
+                )
             self.hints.look(descriptor, arguments, args, kwargs)
         refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task())
         if len(refs) == 1:
@@ -297,9 +364,13 @@ class Session:
         """
         if type(value) is ObjectRef:
             raise TypeError("put was given an ObjectRef: it is a reference already; put a list to nest it")
+        if self.guard_main is not None:
+            self.guard_main()
         self.check_alive()
         try:
             payload = encode(value)
+        except SessionClosedError:
+            raise
         except Exception as error:
             raise TypeError(f"put cannot pickle its argument: {explain(value, error)}") from error
         return self.owner.put(payload)
@@ -314,10 +385,12 @@ class Session:
         return (self.identity.process_id, self.identity.address, record.number)
 
     def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
+        if self.closed:
+            raise _of_the_past(ref)
         record = ref._record
-        if record.weak is None:  # type: ignore[attr-defined]
+        if record.weak is None:
             # When the reference comes back, it must be this very object.
-            record.weak = weak_ref(ref)  # type: ignore[attr-defined]
+            intern(ref)
         return self.address(record)
 
     def restore_ref(self, address: RefAddress) -> ObjectRef[Any]:
@@ -335,14 +408,11 @@ class Session:
             return self.owner.ref_to(record)
 
     def _freed(self, number: int) -> ObjectRef[Any]:
-        from ..exceptions import ObjectFreedError
-
         record = ObjectRecord(self, number)
         record.state = FAILED
         record.value = encode_error(ObjectFreedError("the object was freed before this reference came back"))
-        record.local = 1
         self.owner.objects.owned[number] = record
-        return ObjectRef(record)
+        return self.owner.ref_to(record)
 
     def binary(self, record: RefRecord) -> bytes:
         process_id, _, number = self.address(record)
@@ -358,7 +428,7 @@ class Session:
             warnings.warn(
                 "an ObjectRef was pickled by other means than a call, a put or a return value: nobody counts "
                 "that copy, so its object is kept until the end of the session",
-                stacklevel=4,
+                stacklevel=3,
             )
         self._pinned.append(ref)
         return self.address_of(ref)
@@ -368,11 +438,12 @@ class Session:
     def load(self, record: RefRecord) -> Any:
         state, payload = record.state, record.value  # type: ignore[attr-defined]
         if state == READY:
-            if self.failure is not None and type(self.failure) is SessionClosedError:
-                self.check_alive()
+            self.check_open()
             return decode(payload)
         if state == FAILED:
             raise decode_error(payload)
+        if state == FREED:
+            raise ObjectFreedError("the object was freed with this reference, which has come back to life")
         raise asyncio.InvalidStateError("the value is not there yet")
 
     def failure_of(self, record: RefRecord) -> BaseException | None:
@@ -389,7 +460,11 @@ class Session:
         if borrowed:
             self.call_soon(lambda: self.peers.fetch(borrowed, whole=whole))
 
+    def poll(self, record: RefRecord) -> None:
+        self.fetch([record])  # type: ignore[list-item]
+
     def wait_blocking(self, record: RefRecord, timeout: float | None) -> None:
+        check_timeout(timeout)
         self.waits.wait_all([record], timeout, "`await ref`")  # type: ignore[list-item]
 
     async def wait_async(self, record: RefRecord) -> None:
@@ -400,6 +475,9 @@ class Session:
     ) -> None:
         self.waits.add_callback(record, key, callback, context)  # type: ignore[arg-type]
 
+    def add_direct_callback(self, record: RefRecord, key: object, callback: Callable[[], object]) -> None:
+        self.waits.add_direct_callback(record, key, callback)  # type: ignore[arg-type]
+
     def remove_callback(self, record: RefRecord, key: object) -> int:
         return self.waits.remove_callback(record, key)  # type: ignore[arg-type]
 
@@ -407,14 +485,20 @@ class Session:
 
     def cancel_record(self, record: ObjectRecord, *, force: bool, recursive: bool) -> None:
         """Cancel the task that makes an object, here or at its owner; from any thread."""
+        if self.guard_main is not None:
+            self.guard_main()
         if record.home is not None:
             process_id, address, number = record.home
-            if record.state == PENDING:
+            if record.state == PENDING or force:
                 message = [m.CANCEL_OBJECT, number, force, recursive]
                 self.call_soon(self.peers.send_to, Identity(process_id, address, 0), message)
             return
+        if interrupts_us():
+            # A waiter may be in the middle of being told: nobody can be told from here.
+            self.call_soon(lambda: self.cancel_record(record, force=force, recursive=recursive))
+            return
         with self.owner.lock:
-            task = self.owner.cancel(record)
+            task = self.owner.cancel(record, force=force)
         if task is not None:
             self.call_soon(lambda: self.leases.cancel(task, force=force, recursive=recursive))
             self.deliver()
@@ -430,9 +514,39 @@ class Session:
         """Whether others hold what this process owns, or work of its own is under way."""
         self.owner.drain_dropped()
         with self.owner.lock:
-            return self.owner.objects.held_by_others() or self.owner.unfinished() or self.peers.pins()
+            # What was pickled where nobody counts it may be anywhere.
+            held = self.owner.objects.held_by_others() or bool(self._pinned)
+            return held or self.owner.unfinished() or self.peers.pins() > 0
+
+    def when_unneeded(self, leave: Callable[[], object]) -> None:
+        """Call *leave* as soon as nobody needs anything of this process any more. On the loop."""
+        self._leave = leave
+        if self.is_needed():
+            # What waits now are others: the CPU is of no use here.
+            self.control.send([m.BLOCKED, True])
+        self.check_needed()
+
+    def check_needed(self) -> None:
+        """Something has ended that others may have needed this process for. On the loop."""
+        if self._leave is not None and not self.is_needed():
+            leave, self._leave = self._leave, None
+            leave()
+
+    def statistics(self) -> Statistics:
+        """How much this process keeps."""
+        return statistics_of(self)
+
+    def pinned_out_of_band(self) -> int:
+        """How many references were pickled where nobody counts them."""
+        return len(self._pinned)
 
     def __repr__(self) -> str:
         state = "open" if self.failure is None else "closed"
         objects = self.owner.objects
         return f"<Session {state}: {len(objects.owned)} objects owned, {len(objects.borrowed)} borrowed>"
+
+
+def _of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
+    return SessionClosedError(
+        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
+    )

@@ -7,17 +7,21 @@ owner's lock, by the thread that completed the record.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..state.objects import FAILED, ObjectRecord
-from .interrupts import interruptible
+from ..state.objects import FAILED, REMOTE, ObjectRecord
+from .interrupts import in_main_thread, interruptible
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
     from contextvars import Context
+
+
+_log = logging.getLogger("asyncray")
 
 
 class Waiter(Protocol):
@@ -39,7 +43,7 @@ class ThreadParker:
 
     @interruptible
     def park(self, gate: threading.Lock, timeout: float | None) -> bool:
-        return gate.acquire(timeout=-1 if timeout is None else timeout)
+        return gate.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
 
 class Countdown:
@@ -80,6 +84,45 @@ class Bell:
                 self.gate.release()
 
 
+class Tally:
+    """Hears of every completion of its process, and opens its gate when so many have come.
+
+    Only so many of the records that somebody waits for can be done then: who misses three looks again after
+    three. That costs the records nothing, however many they are. Who was woken in vain can name those that
+    count from then on.
+    """
+
+    __slots__ = ("_lock", "_target", "gate", "heard", "only")
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        #: Completions so far.
+        self.heard = 0
+        #: The records that count; None for all.
+        self.only: set[ObjectRecord] | None = None
+        self._lock = threading.Lock()
+        self._target = 0
+
+    def notify(self, record: ObjectRecord) -> None:
+        if self.only is not None and record not in self.only:
+            return
+        with self._lock:
+            self.heard += 1
+            if self.heard != self._target:
+                return
+        self._ring()
+
+    def arm(self, target: int) -> bool:
+        """Ring at the *target*-th completion; False when that is past."""
+        with self._lock:
+            self._target = target
+            return self.heard < target
+
+    def _ring(self) -> None:
+        self.gate.release()
+
+
 class LoopPost:
     """Brings calls onto one event loop, all that come at about the same time with one wake-up."""
 
@@ -93,7 +136,7 @@ class LoopPost:
     def post(self, call: Callable[..., object], *arguments: Any) -> None:
         """Run *call* on the loop soon. A loop that is closed is skipped."""
         self._calls.append((call, arguments))
-        if self._posted:
+        if self._posted and not self.loop.is_closed():
             return
         self._posted = True
         try:
@@ -106,11 +149,15 @@ class LoopPost:
         # Cleared first: what is appended from here on posts again, so nothing is left behind.
         self._posted = False
         calls = self._calls
-        while calls:
+        # Those alone that are there now: callbacks that add callbacks must let the loop turn.
+        for _ in range(len(calls)):
             call, arguments = calls.popleft()
             try:
                 call(*arguments)
-            except Exception as error:  # noqa: BLE001 - a user's callback; the loop's handler reports it
+            except (KeyboardInterrupt, SystemExit):  # they stop the loop, as they do out of any callback
+                self.loop.call_soon(self._run)
+                raise
+            except BaseException as error:  # noqa: BLE001 - a user's callback; the loop's handler reports it
                 self.loop.call_exception_handler(
                     {"message": "a callback of an ObjectRef raised", "exception": error}
                 )
@@ -127,6 +174,25 @@ class LoopWaiter:
 
     def notify(self, record: ObjectRecord | None) -> None:
         self.post.post(_finish, self.future)
+
+
+class LoopTally(Tally):
+    """A tally that ends a future instead of opening a gate."""
+
+    __slots__ = ("_post", "future")
+
+    def __init__(self, post: LoopPost) -> None:
+        super().__init__()
+        self._post = post
+        #: Made by arm.
+        self.future: asyncio.Future[None]
+
+    def arm(self, target: int) -> bool:
+        self.future = self._post.loop.create_future()
+        return super().arm(target)
+
+    def _ring(self) -> None:
+        self._post.post(_finish, self.future)
 
 
 class LoopCountdown(Countdown):
@@ -147,28 +213,50 @@ class LoopCountdown(Countdown):
 class Callback:
     """Calls a function once, on the loop that registered it, or here when there was none."""
 
-    __slots__ = ("_call", "_context", "_post", "key")
+    __slots__ = ("_call", "_context", "_post", "at_end", "key")
 
     def __init__(
-        self, key: object, call: Callable[[], object], context: Context | None, post: LoopPost | None
+        self, key: object, call: Callable[[], object], context: Context, post: LoopPost | None
     ) -> None:
         #: What the function is known by, for its removal.
         self.key = key
+        #: Called before the function is, or when it is removed.
+        self.at_end: Callable[[], object] | None = None
         self._call = call
         self._context = context
         self._post = post
 
     def notify(self, record: ObjectRecord) -> None:
-        if self._post is None:
-            self._run()
+        if record.state == REMOTE:
+            # Somebody had asked only whether the value is there. Now it is wanted.
+            record.owner.waits.register(record, self)  # type: ignore[attr-defined]
+        elif self._post is None:
+            self._run_guarded()
         else:
             self._post.post(self._run)
 
+    def end(self) -> None:
+        """Nobody waits for this any more."""
+        if self.at_end is not None:
+            self.at_end()
+
     def _run(self) -> None:
-        if self._context is None:
-            self._call()
-        else:
-            self._context.run(self._call)
+        self.end()
+        _call_user(self._context, self._call)
+
+    def _run_guarded(self) -> None:
+        """Run it between others that must be told, too: what it raises is reported here."""
+        try:
+            self._run()
+        except BaseException as error:  # SystemExit too: it must not end the thread of all callbacks
+            if isinstance(error, KeyboardInterrupt) and in_main_thread():
+                raise
+            _log.exception("a callback of an ObjectRef raised")
+
+
+@interruptible
+def _call_user(context: Context, call: Callable[[], object]) -> None:
+    context.run(call)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

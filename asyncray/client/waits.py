@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import GetTimeoutError
-from ..state.objects import FAILED, ObjectRecord
-from .waiting import Bell, Callback, Countdown, LoopCountdown, LoopPost, LoopWaiter, Parker
+from ..state.objects import FAILED, PENDING, ObjectRecord
+from .destructors import interrupts_us
+from .waiting import Callback, Countdown, LoopCountdown, LoopPost, LoopTally, LoopWaiter, Parker, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -34,21 +36,27 @@ class Waits:
         Raises:
             RuntimeError: on a running event loop, or inside a destructor that interrupted asyncray itself.
         """
-        if _get_running_loop() is not None:
+        loop = _get_running_loop()
+        if loop is not None and loop is self._session.loop and not self._scope.concurrent:
+            raise RuntimeError(
+                "this runs on asyncray's own thread, which must not wait: it is a destructor, or a callback "
+                "that was added without a running event loop; wait in a thread or a coroutine of your own"
+            )
+        if loop is not None:
             raise RuntimeError(f"this would block the running event loop; use {remedy} instead")
-        if self._owner.lock._is_owned():  # type: ignore[attr-defined]
+        if self._owner.lock._is_owned() or interrupts_us():  # type: ignore[attr-defined]
             raise RuntimeError("a destructor that interrupted asyncray cannot wait for results")
 
     def park(self, gate: Any, timeout: float | None) -> bool:
         """Wait for a gate, as a task that gives its CPU back while it does."""
         if timeout is not None and timeout <= 0:
             return bool(gate.acquire(blocking=False))
-        waits = self._scope.before_wait()
+        waiter = self._scope.before_wait()
         try:
             return self._parker.park(gate, timeout)
         finally:
-            if waits:
-                self._scope.after_wait()
+            if waiter is not None:
+                self._scope.after_wait(waiter)
 
     def wait_all(self, records: Sequence[ObjectRecord], timeout: float | None, remedy: str) -> None:
         """Park until all outcomes are here, or one is a failure.
@@ -71,14 +79,12 @@ class Waits:
     def _wait_round(self, pending: list[ObjectRecord], timeout: float | None) -> None:
         countdown = Countdown(len(pending))
         self._register(pending, countdown)
-        self._session.fetch(pending, whole=True)
-        opened = False
         try:
+            self._session.fetch(pending, whole=True)
             opened = self.park(countdown.gate, timeout)
         finally:
-            if not opened:
-                for record in pending:
-                    self._owner.remove_waiter(record, countdown)
+            # Also when the gate was opened: a failure opens it while others are pending.
+            self._owner.remove_waiter(pending, countdown)
         if not opened:
             raise timed_out(len(pending), timeout)
 
@@ -89,7 +95,7 @@ class Waits:
 
     def unregister(self, record: ObjectRecord, waiter: Any) -> None:
         """Do not tell it any more."""
-        self._owner.remove_waiter(record, waiter)
+        self._owner.remove_waiter([record], waiter)
 
     def _register(self, pending: Iterable[ObjectRecord], waiter: Any) -> None:
         add = self._owner.add_waiter
@@ -104,17 +110,20 @@ class Waits:
             waiter = self._loop_waiter()
             countdown = LoopCountdown(len(pending), waiter)
             self._register(pending, countdown)
-            self._session.fetch(pending, whole=True)
-            waits = self._scope.before_wait()
             try:
-                await waiter.future
-            except BaseException:
-                for record in pending:
-                    self._owner.remove_waiter(record, countdown)
-                raise
+                self._session.fetch(pending, whole=True)
+                await self.suspend(waiter.future)
             finally:
-                if waits:
-                    self._scope.after_wait()
+                self._owner.remove_waiter(pending, countdown)
+
+    async def suspend(self, future: asyncio.Future[None]) -> None:
+        """Await a future, as a task that gives its CPU back while it does."""
+        waiter = self._scope.before_wait()
+        try:
+            await future
+        finally:
+            if waiter is not None:
+                self._scope.after_wait(waiter)
 
     def _loop_waiter(self) -> LoopWaiter:
         loop = asyncio.get_running_loop()
@@ -125,28 +134,32 @@ class Waits:
         post = self._posts.get(loop)
         if post is None:
             # Loops that were closed go now: nothing can be posted to them any more.
-            for old in [old for old in self._posts if old.is_closed()]:
-                self._posts.pop(old, None)
-            post = self._posts[loop] = LoopPost(loop)
+            for old in list(self._posts):
+                if old.is_closed():
+                    self._posts.pop(old, None)
+            post = self._posts.setdefault(loop, LoopPost(loop))
         return post
 
-    def watch(self, bell: Any) -> None:
-        """Ring *bell* at every completion from now on."""
+    def watch(self, tally: Tally) -> None:
+        """Tell *tally* of every completion from now on."""
         with self._owner.lock:
-            self._owner.watchers.append(bell)
+            self._owner.watchers.append(tally)
 
-    def unwatch(self, bell: Any) -> None:
+    def unwatch(self, tally: Tally) -> None:
         """Stop it."""
         with self._owner.lock:
-            if bell in self._owner.watchers:
-                self._owner.watchers.remove(bell)
+            self._owner.watchers.remove(tally)
 
-    def new_bell(self) -> Bell:
-        """A gate that the first completion opens."""
-        return Bell()
+    def new_tally(self) -> Tally:
+        """A gate that some number of completions opens."""
+        return Tally()
+
+    def new_loop_tally(self) -> LoopTally:
+        """A future on the running loop that some number of completions ends."""
+        return LoopTally(self.post_to(asyncio.get_running_loop()))
 
     def new_loop_bell(self) -> LoopWaiter:
-        """A future on the running loop that the first completion ends."""
+        """A future on the running loop that the first notice ends."""
         return self._loop_waiter()
 
     def add_callback(
@@ -155,7 +168,24 @@ class Waits:
         """Call *callback* once when the record is done, on the loop that is running now, if any."""
         loop = _get_running_loop()
         post = None if loop is None else self.post_to(loop)
-        self.register(record, Callback(key, callback, context, post))
+        if context is None:
+            context = copy_context()
+        waiting = Callback(key, callback, context, post)
+        if loop is not None:
+            self._count_as_wait(record, waiting)
+        self.register(record, waiting)
+
+    def add_direct_callback(self, record: ObjectRecord, key: object, callback: Callable[[], object]) -> None:
+        """Call *callback* once when the record is done, in the thread that completes it."""
+        waiting = Callback(key, callback, copy_context(), None)
+        self._count_as_wait(record, waiting)
+        self.register(record, waiting)
+
+    def _count_as_wait(self, record: ObjectRecord, callback: Callback) -> None:
+        """A task that adds a callback on its loop, or makes a future, is going to wait for that."""
+        waiter = self._scope.before_wait() if record.state == PENDING else None
+        if waiter is not None:
+            callback.at_end = lambda: self._scope.after_wait(waiter)
 
     def remove_callback(self, record: ObjectRecord, key: object) -> int:
         """Forget the callbacks under *key*; return how many there were."""
@@ -164,6 +194,9 @@ class Waits:
             found = [w for w in waiters if isinstance(w, Callback) and w.key == key]
             for waiter in found:
                 waiters.remove(waiter)
+            record.waiters = waiters or None
+        for waiter in found:
+            waiter.end()
         return len(found)
 
 

@@ -6,19 +6,23 @@ The loop's thread may read and write too (a recall, a late report), so both dire
 
 from __future__ import annotations
 
+import logging
+import os
 import select
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..exceptions import ProtocolError
 from ..wire.frames import Buffer, Frame, FrameDecoder, FrameEncoder, Message
+from ..wire.handshake import refused
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
     from ..wire.handshake import Identity
+    from .connection import StreamSocket
 
+_log = logging.getLogger("asyncray.net")
 _READ_BYTES = 256 * 1024
 
 
@@ -26,7 +30,7 @@ class TaskChannel:
     """A task connection after its handshake, without a loop."""
 
     def __init__(
-        self, sock: socket.socket, decoder: FrameDecoder, peer: Identity, max_frame_bytes: int
+        self, sock: StreamSocket, decoder: FrameDecoder, peer: Identity, max_frame_bytes: int
     ) -> None:
         self.peer = peer
         self.closed = False
@@ -56,8 +60,8 @@ class TaskChannel:
             return []
         try:
             return self._decoder.feed(data)
-        except ProtocolError:
-            self.close()
+        except ProtocolError as error:
+            self.close(error)
             raise
 
     def send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
@@ -86,13 +90,64 @@ class TaskChannel:
                 return False
         return True
 
-    def close(self) -> None:
-        """Close the socket."""
+    def close(self, error: ProtocolError | None = None) -> None:
+        """Close the socket, and tell the owner why if there is an *error*."""
+        if error is not None and not self.closed:
+            self._say_why(error)
         self.closed = True
         self._sock.close()
 
+    def _say_why(self, error: ProtocolError) -> None:
+        """Best effort: an owner that does not read is no reason to wait."""
+        _log.warning("closed the connection with process %d: %s", self.peer.pid, error)
+        if self._write_lock.acquire(blocking=False):
+            try:
+                self._sock.send(b"".join(self._encoder.encode(refused(str(error)))))
+            except OSError:
+                return
+            finally:
+                self._write_lock.release()
 
-def _wait_writable(sock: socket.socket) -> None:
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    poll.poll()
+
+def _wait_writable(sock: StreamSocket) -> None:
+    fd = sock.fileno()
+    if fd >= 0:  # else the other thread has just closed it
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        poll.poll()
+
+
+class Arrivals(Protocol):
+    """How a worker's main thread waits for its task channels; the simulation has one of its own."""
+
+    def add(self, channel: TaskChannel) -> None:
+        """Wait for this one too, until it is closed. From any thread."""
+
+    def wait(self) -> list[int]:
+        """Wait until there is something to read, or for wake; return the descriptors of those channels."""
+
+    def wake(self) -> None:
+        """Let wait return. From any thread."""
+
+
+class SocketArrivals:
+    """Waits on sockets."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
+        self._epoll.register(self._wake, select.EPOLLIN)
+
+    def add(self, channel: TaskChannel) -> None:
+        # Closing a socket takes it out of the set.
+        self._epoll.register(channel.fileno(), select.EPOLLIN)
+
+    def wait(self) -> list[int]:
+        ready = [fd for fd, _ in self._epoll.poll()]
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+            ready.remove(self._wake)
+        return ready
+
+    def wake(self) -> None:
+        os.eventfd_write(self._wake, 1)

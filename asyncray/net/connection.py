@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..wire.frames import Buffer, Message
 
@@ -13,6 +13,71 @@ if TYPE_CHECKING:
 OnMessage = Callable[["Connection", Message, list[memoryview]], None]
 OnClose = Callable[["Connection", Exception | None], None]
 OnConnect = Callable[["Connection", str], None]
+
+
+class StreamSocket(Protocol):
+    """What a connection uses of a non-blocking stream socket; the simulation has one in memory."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Set to False, it never waits."""
+
+    def fileno(self) -> int:
+        """Its descriptor; -1 when it is closed."""
+
+    def recv(self, bufsize: int, /) -> bytes:
+        """Some of what has arrived; nothing when the other end is closed.
+
+        Raises:
+            BlockingIOError: when nothing has.
+            OSError: when it is closed or broken.
+        """
+
+    def send(self, data: Buffer, /) -> int:
+        """Take some of *data*; return how many bytes.
+
+        Raises:
+            BlockingIOError: when there is no room.
+            OSError: when it is closed or broken.
+        """
+
+    def sendmsg(self, buffers: Sequence[Buffer], /) -> int:
+        """As send, of several buffers."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Timer(Protocol):
+    """Something that happens later."""
+
+    def cancel(self) -> object:
+        """It does not; nothing when it has happened."""
+
+
+class Poller(Protocol):
+    """What a connection uses of its event loop: who tells when a descriptor is ready."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
+        """Call *callback* whenever there is something to read, in the context of this call."""
+
+    def remove_reader(self, fd: int, /) -> bool:
+        """Stop it."""
+
+    def add_writer(self, fd: int, callback: Callable[[], object], /) -> None:
+        """Call *callback* whenever there is room to write, in the context of this call."""
+
+    def remove_writer(self, fd: int, /) -> bool:
+        """Stop it."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: Any) -> object:
+        """Run *callback* on the loop soon; from any thread.
+
+        Raises:
+            RuntimeError: when the loop is closed.
+        """
+
+    def call_later(self, delay_s: float, callback: Callable[[], object], /) -> Timer:
+        """Run *callback* after so many seconds. On the loop only."""
 
 
 class Connection(Protocol):
@@ -48,6 +113,9 @@ class Connection(Protocol):
 
     def abandon(self) -> None:
         """Close this process's copy of the socket, in a fork; the connection goes on in the parent."""
+
+    def drain(self) -> None:
+        """Handle what has already arrived, now. On the loop only."""
 
     def pause_reading(self) -> None:
         """Take nothing more from the other end for now; it is slowed down."""

@@ -16,17 +16,18 @@ import socket
 import struct
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import AuthenticationError, ProtocolError
 from ..wire.frames import Buffer, FrameDecoder, FrameEncoder, Message
 from ..wire.handshake import (
     HELLO_BYTES,
-    REFUSED,
     WELCOME,
     Credentials,
     Identity,
     check_hello,
+    check_refusal,
     hello,
     refused,
     welcome,
@@ -34,13 +35,16 @@ from ..wire.handshake import (
 from ..wire.messages import FIRST_CHECKED, check
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from .connection import OnClose, OnConnect, OnMessage
+    from .connection import OnClose, OnConnect, OnMessage, Poller, StreamSocket, Timer
 
 _log = logging.getLogger("asyncray.net")
 _READ_BYTES: Final = 256 * 1024
+#: Reads from one connection before others have a turn.
+_READS: Final = 8
+#: Seconds for a hello: a process that is stopped or swapped out for a moment may still say it.
+HELLO_S: Final = 10.0
 #: Buffers handed to one sendmsg; the kernel's limit is 1024.
 _VECTORS: Final = 512
 _UCRED: Final = struct.Struct("3i")
@@ -50,7 +54,7 @@ NOBODY: Final = Identity(b"", "", 0)
 class StreamConnection:
     """A connection over one connected, non-blocking stream socket."""
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, max_frame_bytes: int) -> None:
+    def __init__(self, sock: StreamSocket, loop: Poller, max_frame_bytes: int) -> None:
         sock.setblocking(False)
         self.peer = NOBODY
         self.on_message: OnMessage = _unexpected
@@ -68,6 +72,8 @@ class StreamConnection:
         self._writer_armed = False
         self._closed = False
         self._reading = False
+        #: Whether the other end has connected to this one, and so must begin.
+        self._accepted = False
         #: Whether the hello was accepted just now.
         self._greeted = False
 
@@ -114,7 +120,11 @@ class StreamConnection:
         parts: list[Buffer] = []
         while self._outbox:
             message, buffers = self._outbox.popleft()
-            parts += self._encoder.encode(message, buffers)
+            try:
+                parts += self._encoder.encode(message, buffers)
+            except Exception as error:  # noqa: BLE001 - too large, or something that msgpack cannot carry
+                # Whoever waits for what this would have brought must not wait for ever.
+                self._broken_later(ProtocolError(f"message number {message[0]} cannot be sent: {error}"))
         if self._rest:
             self._keep(parts, 0)
             return
@@ -153,9 +163,9 @@ class StreamConnection:
             self._writer_armed = True
             self._call_on_loop(self._add_writer)
 
-    def _call_on_loop(self, callback: object, *arguments: object) -> None:
+    def _call_on_loop(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(callback, *arguments)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:  # the loop is closed: the process is ending, and so is this connection
             self._closed = True
 
@@ -192,16 +202,17 @@ class StreamConnection:
                 sent -= len(part)
                 self._rest.popleft()
 
-    def _broken_later(self, error: OSError) -> None:
+    def _broken_later(self, error: Exception) -> None:
         """Writing failed, perhaps on a caller's thread: the loop reads what is left, then closes."""
         self._call_on_loop(self._finish_broken, error)
 
-    def _finish_broken(self, error: OSError) -> None:
+    def _finish_broken(self, error: Exception) -> None:
         self.drain()
         self.close(error)
 
     def await_hello(self) -> None:
         """Accept nothing but a small first frame for now."""
+        self._accepted = True
         self._decoder.limit(HELLO_BYTES, single=True)
 
     def greeted(self, peer: Identity, max_frame_bytes: int) -> None:
@@ -216,7 +227,14 @@ class StreamConnection:
             pass
 
     def _on_readable(self) -> None:
-        self._read_once()
+        # Until nothing is left: uvloop tells of a broken socket only once, however much there is to read.
+        for _ in range(_READS):
+            if not self._reading or not self._read_once():
+                return
+        if self._reading:
+            # Others have a turn. Registered anew, the reader is told again of what was told before.
+            self.pause_reading()
+            self.start()
 
     def _read_once(self) -> bool:
         try:
@@ -242,19 +260,24 @@ class StreamConnection:
                 # The hello came with more behind it, which was left in the decoder.
                 self._greeted = False
                 self._handle(b"")
-        except (ProtocolError, AuthenticationError) as error:
+        except ProtocolError as error:
             self.close(error)
+        except Exception as error:  # noqa: BLE001 - a handler stumbled: nothing may be lost in silence
+            _log.exception("a message from process %d could not be handled", self.peer.pid)
+            self.close(ProtocolError(f"a message could not be handled: {type(error).__name__}: {error}"))
 
     def _dispatch(self, message: Message, buffers: list[memoryview]) -> None:
         if message[0] >= FIRST_CHECKED:
             self.on_message(self, check(message), buffers)
-        elif not answer_of(message):
+            return
+        check_refusal(message)
+        if message[0] != WELCOME or self._accepted:
             self.on_message(self, message, buffers)
 
     def close(self, error: Exception | None = None) -> None:
         if self._closed:
             return
-        if isinstance(error, ProtocolError | AuthenticationError):
+        if isinstance(error, ProtocolError):
             self._say_why(error)
         self._closed = True
         self.pause_reading()
@@ -270,7 +293,7 @@ class StreamConnection:
         self._closed = True
         self._sock.close()
 
-    def detach(self) -> tuple[socket.socket, FrameDecoder]:
+    def detach(self) -> tuple[StreamSocket, FrameDecoder]:
         """Give the socket away, with what has been read of frames to come; the connection is over."""
         self.pause_reading()
         self._closed = True
@@ -294,19 +317,60 @@ def _ignore_close(connection: object, error: Exception | None) -> None:
     """Nobody asked to be told."""
 
 
-class UnixListener:
+class StreamListener:
+    """What listeners have in common: the handshake of those who connect."""
+
+    def __init__(self, network: StreamNetwork, address: str, on_connect: OnConnect) -> None:
+        self.address = address
+        self._network = network
+        self._on_connect = on_connect
+        #: Connections that have not said hello yet, in the order in which they came; a timer ends each.
+        self._greeting: dict[StreamConnection, Timer] = {}
+
+    def _await_hello(self, sock: StreamSocket) -> None:
+        network = self._network
+        connection = StreamConnection(sock, network.loop, network.max_frame_bytes)
+        connection.await_hello()
+        connection.on_message = self._on_hello  # type: ignore[assignment]
+        connection.on_close = lambda closed, error: self._no_longer_greeting(connection)
+        silent = ProtocolError(f"no hello came within {network.hello_timeout_s:g} s")
+        timer = network.loop.call_later(network.hello_timeout_s, partial(connection.close, silent))
+        self._greeting[connection] = timer
+        connection.start()
+
+    def _no_longer_greeting(self, connection: StreamConnection) -> None:
+        timer = self._greeting.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _on_hello(self, connection: StreamConnection, message: Message, buffers: list[memoryview]) -> None:
+        accepted = check_hello(message, self._network.credentials)
+        self._no_longer_greeting(connection)
+        connection.greeted(accepted.identity, self._network.max_frame_bytes)
+        connection.on_message = _unexpected
+        connection.on_close = _ignore_close
+        connection.send(welcome())
+        self._on_connect(connection, accepted.purpose)
+
+    def close(self) -> None:
+        """Accept no more; those who have not said hello are sent away."""
+        for connection in list(self._greeting):
+            connection.close()
+
+
+class UnixListener(StreamListener):
     """Listens at an abstract Unix address: nothing on disk, nothing to clean up after a crash."""
 
     def __init__(self, network: UnixNetwork, name: str, on_connect: OnConnect) -> None:
-        self.address = name
-        self._network = network
-        self._on_connect = on_connect
-        #: Connections that have not said hello yet.
-        self._greeting: set[StreamConnection] = set()
+        super().__init__(network, name, on_connect)
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.setblocking(False)
-        self._sock.bind("\0" + name)
-        self._sock.listen(1024)
+        try:
+            self._sock.bind("\0" + name)
+            self._sock.listen(1024)
+        except OSError:
+            self._sock.close()
+            raise
         network.loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -324,24 +388,10 @@ class UnixListener:
     def _greet(self, sock: socket.socket) -> None:
         uid = peer_uid(sock)
         if uid not in (0, os.getuid()):
-            _log.warning("refused a connection at %s from foreign uid %d", self.address, uid)
-            sock.close()
+            stranger = StreamConnection(sock, self._network.loop, self._network.max_frame_bytes)
+            stranger.close(AuthenticationError(f"{self.address} is not for foreign uid {uid}"))
             return
-        connection = StreamConnection(sock, self._network.loop, self._network.max_frame_bytes)
-        connection.await_hello()
-        connection.on_message = self._on_hello  # type: ignore[assignment]
-        connection.on_close = lambda closed, error: self._greeting.discard(connection)
-        self._greeting.add(connection)
-        connection.start()
-
-    def _on_hello(self, connection: StreamConnection, message: Message, buffers: list[memoryview]) -> None:
-        accepted = check_hello(message, self._network.credentials)
-        self._greeting.discard(connection)
-        connection.greeted(accepted.identity, self._network.max_frame_bytes)
-        connection.on_message = _unexpected
-        connection.on_close = _ignore_close
-        connection.send(welcome())
-        self._on_connect(connection, accepted.purpose)
+        self._await_hello(sock)
 
     def abandon(self) -> None:
         self._sock.close()
@@ -350,16 +400,15 @@ class UnixListener:
         if self._sock.fileno() >= 0:
             self._network.loop.remove_reader(self._sock.fileno())
             self._sock.close()
-        for connection in list(self._greeting):
-            connection.close()
+        super().close()
 
 
-class UnixNetwork:
-    """The sockets of one machine."""
+class StreamNetwork:
+    """What networks of stream sockets have in common: who this process is, and its hello."""
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Poller,
         credentials: Credentials,
         identity: Identity,
         max_frame_bytes: int,
@@ -368,6 +417,18 @@ class UnixNetwork:
         self.credentials = credentials
         self.identity = identity
         self.max_frame_bytes = max_frame_bytes
+        #: Seconds that somebody who connects may take to say hello.
+        self.hello_timeout_s = HELLO_S
+
+    def adopt(self, sock: StreamSocket, purpose: str) -> StreamConnection:
+        """Say hello on a connected socket."""
+        connection = StreamConnection(sock, self.loop, self.max_frame_bytes)
+        connection.send(hello(self.credentials, purpose, self.identity))
+        return connection
+
+
+class UnixNetwork(StreamNetwork):
+    """The sockets of one machine."""
 
     def listen(self, on_connect: OnConnect) -> UnixListener:
         return UnixListener(self, self.identity.address, on_connect)
@@ -385,25 +446,6 @@ class UnixNetwork:
             sock.close()
             raise ConnectionError(f"{address} is held by foreign uid {uid}")
         return self.adopt(sock, purpose)
-
-    def adopt(self, sock: socket.socket, purpose: str) -> StreamConnection:
-        """Say hello on a connected socket."""
-        connection = StreamConnection(sock, self.loop, self.max_frame_bytes)
-        connection.send(hello(self.credentials, purpose, self.identity))
-        return connection
-
-
-def answer_of(message: Message) -> bool:
-    """Whether a message is the acceptor's answer to the hello, and that is well.
-
-    Raises:
-        AuthenticationError: when the answer is a refusal.
-    """
-    if message[0] == WELCOME:
-        return True
-    if message[0] == REFUSED:
-        raise AuthenticationError(f"the other end closed the connection: {message[1:]}")
-    return False
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -28,6 +28,10 @@ class Boot:
     environment: bytes = b""
     namespace: str = ""
     loop: str = "auto"
+    #: Whether the driver shows what workers write.
+    log_to_driver: bool = True
+    #: Workers started ahead, at most one for each CPU of the node; None is just as many.
+    start_ahead: int | None = None
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -45,6 +49,8 @@ class Boot:
                 "environment": self.environment,
                 "namespace": self.namespace,
                 "loop": self.loop,
+                "log_to_driver": self.log_to_driver,
+                "start_ahead": self.start_ahead,
             }
         )
         return data
@@ -63,7 +69,7 @@ class Boot:
             "number": number,
             "mode": mode,
             "environment": environment,
-            "gpus": list(gpus),
+            "facts": {"resources": self.resources, "labels": self.labels, "gpus": list(gpus)},
             "config": self.config.to_wire(),
             "session_id": self.credentials.session_id,
             "token": self.credentials.token,

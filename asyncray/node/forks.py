@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .template import DIED, FAILED, FORKED, READY, pack, unpack
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 _MESSAGE_BYTES = 1 << 20
@@ -25,7 +26,7 @@ class TemplateLink:
         sock: The node's end of the connection.
         pid: The template's process id; it is a child of this process.
         on_event: Called with what the template says.
-        on_gone: Called once when the template has ended; it is reaped by then.
+        on_gone: Called once when the template has ended.
     """
 
     def __init__(
@@ -37,11 +38,15 @@ class TemplateLink:
         on_gone: Callable[[TemplateLink], None],
     ) -> None:
         self.pid = pid
+        #: What sets it apart from others.
+        self.name = "process"
         self._loop = loop
         self._sock = sock
         self._on_event = on_event
         self._on_gone = on_gone
         self._gone = False
+        #: What it has not taken yet, with our own copies of the descriptors.
+        self._requests: deque[tuple[bytes, list[int]]] = deque()
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._on_readable)
         self._pidfd = os.pidfd_open(pid)
@@ -49,17 +54,44 @@ class TemplateLink:
 
     def fork(self, number: int, settings: dict[str, Any], fds: list[int]) -> bool:
         """Ask for a worker; False when the template is gone (which on_gone tells, or told)."""
-        try:
-            socket.send_fds(self._sock, [pack(["fork", number, settings])], fds)
-        except OSError:
-            return False
+        request = pack(["fork", number, settings])
+        if not self._requests:
+            try:
+                socket.send_fds(self._sock, [request], fds)
+            except BlockingIOError:
+                # It forks, or imports, and does not read. The rest is sent as it does.
+                self._loop.add_writer(self._sock.fileno(), self._on_writable)
+            except OSError:
+                return False
+            else:
+                return True
+        self._requests.append((request, [os.dup(fd) for fd in fds]))
         return True
+
+    def _on_writable(self) -> None:
+        while self._requests:
+            request, fds = self._requests[0]
+            try:
+                socket.send_fds(self._sock, [request], fds)
+            except BlockingIOError:
+                return
+            except OSError:  # its end is about to be told
+                break
+            self._drop_request()
+        self._loop.remove_writer(self._sock.fileno())
+
+    def _drop_request(self) -> None:
+        for fd in self._requests.popleft()[1]:
+            os.close(fd)
 
     def close(self) -> None:
         """Let the template end, and its workers with it."""
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
             self._sock.close()
+        while self._requests:
+            self._drop_request()
 
     def _on_readable(self) -> None:
         while self._sock.fileno() >= 0:
@@ -82,22 +114,53 @@ class TemplateLink:
         self.close()
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
         self._gone = True
         self._on_gone(self)
 
     def kill(self) -> None:
         """End it without asking."""
         if not self._gone:
-            os.kill(self.pid, signal.SIGKILL)
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
-def reap_orphans() -> None:
-    """Reap the workers of a template that died before it could; they have been killed with it."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+class Reaper:
+    """Reaps this process's children as they end: its templates, and who lost a parent below them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._childless = asyncio.Event()
+        self._watched: set[int] = set()
+        self._statuses: dict[int, int] = {}
+        # Not by the loop's own means: uvloop keeps this signal for the processes that it starts itself.
+        signal.signal(signal.SIGCHLD, lambda signum, frame: loop.call_soon_threadsafe(self._reap))
+
+    def _reap(self) -> None:
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                if pid in self._watched:
+                    self._statuses[pid] = status
+        except ChildProcessError:
+            self._childless.set()
+
+    def watch(self, pid: int) -> None:
+        """Keep the wait status of this child."""
+        self._watched.add(pid)
+
+    def status(self, pid: int) -> int:
+        """The wait status of a child that was watched and has ended."""
+        self._reap()
+        self._watched.discard(pid)
+        return self._statuses.pop(pid)
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for the children that have been killed; those that nobody kills are left to others."""
+        self._reap()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._childless.wait()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def describe_end(pid: int, status: int) -> str:

@@ -1,9 +1,9 @@
 """Output of workers: from their pipes, in whole lines, to the driver.
 
-A worker marks the name of the task that writes by a line of its own that begins with a NUL byte. Lines go
-to the driver with the prefix "(name pid=…)". The driver confirms what it has shown; when too much is
-unconfirmed, pipes are left unread, so that a worker that writes faster than the driver reads is slowed by
-its full pipe, and nothing is ever cut.
+A worker marks the name of the task that writes (wire.messages.OUTPUT_MARK). Lines go to the driver with the
+prefix "(name pid=…)". The driver confirms what it has shown; when too much is unconfirmed, pipes are left
+unread, so that a worker that writes faster than the driver reads is slowed by its full pipe, and nothing is
+ever cut.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from ..wire.messages import OUTPUT_MARK
+
 if TYPE_CHECKING:
     import asyncio
 
 _READ_BYTES: Final = 64 * 1024
+#: Reads that empty a pipe of any size: a child of the dead worker may hold it, and write for ever.
+_LAST_READS: Final = 32
 #: A line longer than this is passed on in pieces: a worker may write forever without an end of line.
 _LONG_LINE: Final = 256 * 1024
-#: Begins a line that names the task whose output follows.
-MARK: Final = b"\0"
+#: Bytes at the end of a long line in which a mark may just have begun.
+_MARK_BYTES: Final = 512
 
 Show = Callable[[str, str, str], int]
 
@@ -53,8 +57,9 @@ class WorkerOutput:
 
     def finish(self) -> None:
         """The worker is dead: pass on everything that it wrote, then close."""
-        while not self.closed and self._read_once():
-            pass
+        for _ in range(_LAST_READS):
+            if self.closed or not self._read_once():
+                break
         self._close()
 
     def _on_readable(self) -> None:
@@ -74,14 +79,17 @@ class WorkerOutput:
     def _take(self, data: bytes) -> None:
         *lines, self._rest = data.split(b"\n")
         if len(self._rest) > _LONG_LINE:
-            lines.append(self._rest)
-            self._rest = b""
+            at = _end_of_piece(self._rest)
+            lines.append(self._rest[:at])
+            self._rest = self._rest[at:]
         start = 0
         for at, line in enumerate(lines):
-            if line.startswith(MARK):
-                self._show(lines[start:at])
+            if OUTPUT_MARK in line:
+                # What stands before the mark is the end of what the last task had written.
+                before, _, task = line.partition(OUTPUT_MARK)
+                self._show([*lines[start:at], before] if before else lines[start:at])
                 start = at + 1
-                name = line[1:].decode(errors="replace")
+                name = task.decode(errors="replace")
                 self._prefix = f"({name} pid={self._pid})" if name else f"(pid={self._pid})"
         self._show(lines[start:])
 
@@ -93,8 +101,8 @@ class WorkerOutput:
     def _close(self) -> None:
         if self.closed:
             return
-        if self._rest and not self._rest.startswith(MARK):
-            self._show([self._rest])
+        if rest := self._rest.partition(OUTPUT_MARK)[0]:
+            self._show([rest])
         self.pause()
         self.closed = True
         os.close(self._fd)
@@ -132,3 +140,16 @@ class LogHub:
         if self._unconfirmed <= self._limit:
             for output in self.outputs:
                 output.resume()
+
+
+def _end_of_piece(line: bytes) -> int:
+    """Where a long line may be cut: not inside a mark, nor inside a character."""
+    mark = line.rfind(OUTPUT_MARK[:1], len(line) - _MARK_BYTES)
+    if mark >= 0:
+        return mark
+    for at in range(len(line) - 1, len(line) - 5, -1):
+        if line[at] < 0x80:
+            break
+        if line[at] >= 0xC0:
+            return at
+    return len(line)

@@ -52,8 +52,10 @@ def resident_bytes(pid: int) -> int:
     return max(0, int(fields[1]) - int(fields[2])) * _PAGE
 
 
-def use_of(pids: Iterable[int], limit_bytes: int) -> MemoryUse:
-    """What some processes use, against a limit of their own."""
+def use_of(pids: Iterable[int] | None, limit_bytes: int) -> MemoryUse:
+    """What some processes use, against a limit of their own; None: the whole machine, of all it has."""
+    if pids is None:
+        return machine_use()
     return MemoryUse(sum(map(resident_bytes, pids)), limit_bytes)
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..exceptions import ProtocolError
+from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
+from ..wire.handshake import Identity
 from .logs import LogHub
-from .memory import MemoryUse, machine_use, total_bytes, use_of
-from .pool import Pool, WorkerProcess
+from .machine import UNFORKED
+from .pressure import MemoryWatch
+from .spawn import variables_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,31 +27,37 @@ if TYPE_CHECKING:
     from ..net.connection import Connection
     from ..wire.frames import Message
     from .boot import Boot
+    from .machine import Machine, WorkerProcess
 
 _log = logging.getLogger("asyncray.node")
+#: Workers that memory allows at least, however little there is: without any, nothing would run.
+_FEWEST_WORKERS: Final = 8
 
 
 class Node:
     """One machine's part of a session."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, boot: Boot, driver: Connection, clock: Callable[[], float]
+        self, loop: asyncio.AbstractEventLoop, boot: Boot, driver: Connection, machine: Machine
     ) -> None:
         self._loop = loop
-        self._clock = clock
+        self._machine = machine
         self._boot = boot
         self._config = boot.config
         self._driver = driver
-        ceiling = max(8, total_bytes() // boot.config.worker_memory_estimate_bytes)
+        ceiling, self._limit = _most_workers(machine, boot.config.worker_memory_estimate_bytes)
         self.scheduler = Scheduler(Resources.from_wire(boot.resources), boot.gpu_ids, ceiling)
         self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
-        self.pool = Pool(loop, boot, self._logs, self._connected, self._died)
+        self.pool = machine.make_pool(self._logs, self._connected, self._died)
         self.pool.warnings = self._warn
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
         self._sweeping = False
-        self._watching_memory = False
+        use_of = machine.memory_use
+        self._memory = (
+            None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
+        )
         self.stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
         driver.on_message = lambda _, message, __: self._on_message(boot.driver_process_id, message)
@@ -59,7 +68,8 @@ class Node:
         facts = {"pid": pid, "resources": self._boot.resources, "labels": self._boot.labels}
         self._driver.send([m.READY, facts])
         cpus = int(Resources.from_wire(self._boot.resources).to_floats().get("CPU", 0))
-        for _ in range(min(cpus, self.scheduler.max_workers)):
+        ahead = cpus if self._boot.start_ahead is None else min(cpus, self._boot.start_ahead)
+        for _ in range(min(ahead, self.scheduler.max_workers)):
             self.scheduler.started(self.pool.start(("sync", self._boot.environment, ())))
 
     # --- messages -----------------------------------------------------------------------------------------
@@ -79,17 +89,31 @@ class Node:
                 return
             if message[0] != m.REGISTER:
                 raise ProtocolError("a worker must register first")
+            if message[1] != process.worker.number:
+                raise ProtocolError(f"worker {process.worker.number} registers as worker {message[1]}")
             self._register(process, message[2], message[3])
 
         process.connection.on_message = first
+        process.connection.on_close = lambda _, error: self._cut_off(process, error)
+
+    def _cut_off(self, process: WorkerProcess, error: Exception | None) -> None:
+        """A worker's connection has closed. Mostly it is ending; one that was not understood must end."""
+        if isinstance(error, ProtocolError):
+            text = f"process {process.pid} was killed after its connection with the node had broken ({error})"
+            self.pool.kill(process, "killed", text)
 
     def _register(self, process: WorkerProcess, address: str, process_id: bytes) -> None:
+        if len(process_id) != PROCESS_ID_BYTES or process_id in self._owners:
+            raise ProtocolError("a worker registers with an id that is none, or another's")
         connection = process.connection
+        connection.peer = Identity(process_id, address, process.pid)
         connection.on_message = lambda _, message, __: self._on_message(process_id, message)
         process.address = address
         self._owners[process_id] = connection
         self.scheduler.ready(process.worker, process_id, self._now())
         self._schedule()
+        # Whoever it was started for may not want it any more.
+        self._sweep_soon()
 
     def _broken(self, process: WorkerProcess, reason: str) -> None:
         """The environment cannot be had: whoever asked for it hears why."""
@@ -100,9 +124,13 @@ class Node:
 
     def _want(self, sender: bytes, number: int, description: Any, count: int, name: str) -> None:
         try:
+            for environment in (description or ())[2:3]:
+                variables_of(environment)
             self.scheduler.want(sender, number, description, count, name)
         except KeyError:
             raise ProtocolError(f"class {number} was never described") from None
+        except ValueError as error:
+            raise ProtocolError(f"class {number}: {error}") from error
         self._schedule()
 
     def _return(self, sender: bytes, number: int) -> None:
@@ -112,12 +140,9 @@ class Node:
             self._schedule()
             self._sweep_soon()
 
-    def _kill(self, sender: bytes, number: int, grace_s: float) -> None:
+    def _kill(self, sender: bytes, number: int) -> None:
         grant = self.scheduler.grants.get(number)
         if grant is None or grant.demand.owner != sender:
-            return
-        if grace_s:
-            self._loop.call_later(grace_s, self._kill, sender, number, 0)
             return
         process = self.pool.processes.get(grant.worker.number)
         if process is not None:
@@ -152,11 +177,18 @@ class Node:
         return {"error": f"a node cannot answer {question!r}"}
 
     def _logged(self, sender: bytes, count: int) -> None:
+        self._check_driver(sender)
+        if count < 0:
+            raise ProtocolError(f"a driver cannot have shown {count} characters")
         self._logs.confirmed(count)
 
     def _stop(self, sender: bytes) -> None:
-        if sender == self._boot.driver_process_id:
-            self.stop(orderly=True)
+        self._check_driver(sender)
+        self.stop(orderly=True)
+
+    def _check_driver(self, sender: bytes) -> None:
+        if sender != self._boot.driver_process_id:
+            raise ProtocolError("a worker sends what only a driver may")
 
     # --- scheduling ---------------------------------------------------------------------------------------
 
@@ -169,6 +201,8 @@ class Node:
             self._send_grant(grant)
         for key in plan.starts:
             self.scheduler.started(self.pool.start(key))
+        for worker in plan.retirements:
+            self.pool.processes[worker.number].connection.send([m.RETIRE])
         for demand in plan.denials:
             self._deny(demand, self._ceiling(demand))
         for demand in plan.infeasible:
@@ -177,9 +211,8 @@ class Node:
                 f"{self.scheduler.resources.total.to_floats()}: it stays pending"
             )
         self._tell_waiting()
-        if self.scheduler.grants and not self._watching_memory:
-            self._watching_memory = True
-            self._loop.call_later(self._config.memory_poll_s, self._watch_memory)
+        if self._memory is not None:
+            self._memory.wake()
 
     def _send_grant(self, grant: Grant) -> None:
         process = self.pool.processes[grant.worker.number]
@@ -200,8 +233,8 @@ class Node:
     def _ceiling(self, demand: Demand) -> str:
         chain = " -> ".join([*self.scheduler.chain(demand.owner), demand.name])
         return (
-            f"{len(self.scheduler.workers)} worker processes exist, as many as the machine's memory allows "
-            f"at {self._config.worker_memory_estimate_bytes} bytes each; tasks that wait for others: {chain}"
+            f"{len(self.scheduler.workers)} worker processes exist, {self._limit}; "
+            f"tasks that wait for others: {chain}"
         )
 
     def _tell_waiting(self) -> None:
@@ -218,9 +251,15 @@ class Node:
         worker = process.worker
         grant = self.scheduler.gone(worker)
         if grant is not None and grant.demand.owner in self._owners:
-            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text])
+            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text, process.running()])
         if worker.process_id:
             self._owner_gone(worker.process_id)
+        if kind == UNFORKED and self.scheduler.workers:
+            self.scheduler.max_workers = len(self.scheduler.workers)
+            self._limit = text
+        for demand in self.scheduler.given_up(worker):
+            prefix = "runtime_env: " if demand.environment else ""
+            self._deny(demand, f"{prefix}no worker could be started for it: {text}")
         self._schedule()
 
     def _owner_gone(self, owner: bytes) -> None:
@@ -250,40 +289,11 @@ class Node:
         if idle > keep:
             self._sweep_soon()
 
-    # --- memory -------------------------------------------------------------------------------------------
-
-    def _watch_memory(self) -> None:
-        """Kill the newest retriable task before the kernel kills something else.
-
-        The kernel has no wake-up for this that an ordinary user may have, so it is looked at from time to
-        time, and only while tasks run.
-        """
-        self._watching_memory = bool(self.scheduler.grants)
-        if not self._watching_memory:
-            return
-        self._loop.call_later(self._config.memory_poll_s, self._watch_memory)
-        use = self._memory_use()
-        grant = self.scheduler.newest_retriable() if use.above(self._config.memory_threshold) else None
-        process = self.pool.processes.get(grant.worker.number) if grant is not None else None
-        if grant is None or process is None or process.killed_for is not None:
-            return
-        size = use_of([process.pid], 0).used_bytes
-        self.pool.kill(
-            process,
-            "memory",
-            f"memory ran out: {use.used_bytes >> 20} MiB of {use.total_bytes >> 20} MiB were in use, and "
-            f"process {process.pid} with the newest task ({grant.name!r}) had {size >> 20} MiB of them",
-        )
-
-    def _memory_use(self) -> MemoryUse:
-        if not self._config.memory_limit_bytes:
-            return machine_use()
-        pids = [process.pid for process in self.pool.processes.values() if process.pid]
-        return use_of(pids, self._config.memory_limit_bytes)
-
     # --- output and the end -------------------------------------------------------------------------------
 
     def _send_log(self, stream: str, prefix: str, text: str) -> int:
+        if not self._boot.log_to_driver:
+            return 0
         self._driver.send([m.LOG, stream, prefix, text])
         return len(text)
 
@@ -302,7 +312,7 @@ class Node:
         self.stopped.set()
 
     def _now(self) -> float:
-        return self._clock()
+        return self._machine.clock()
 
     _HANDLERS: ClassVar[dict[int, Callable[..., None]]] = {
         m.WANT: _want,
@@ -314,3 +324,10 @@ class Node:
         m.LOGGED: _logged,
         m.STOP: _stop,
     }
+
+
+def _most_workers(machine: Machine, estimate_bytes: int) -> tuple[int, str]:
+    """How many workers there may be, and why not more."""
+    by_memory = max(_FEWEST_WORKERS, machine.total_bytes // estimate_bytes)
+    reason = f"as many as the machine's memory allows at {estimate_bytes} bytes each"
+    return min((by_memory, reason), machine.most_workers)

@@ -6,39 +6,44 @@ import asyncio
 import contextlib
 import os
 import socket
-from typing import TYPE_CHECKING, Any
-
-import msgpack
+from typing import TYPE_CHECKING, Any, Final
 
 from ..net.stream import StreamConnection
+from ..runtime_env import RuntimeEnv
 from ..state.scheduler import PoolKey, Worker
-from .forks import TemplateLink, describe_end, reap_orphans
-from .spawn import needs_own_template, start_python
+from .forks import Reaper, TemplateLink, describe_end
+from .machine import UNFORKED, WorkerProcess
+from .marks import Mark
+from .spawn import acts_at_start, start_python, variables_of
 from .template import DIED, FAILED, FORKED, kill_group, pack
+
+#: Seconds that a template has to end its workers and itself when it is asked to.
+_END_S: Final = 0.4
+#: Seconds that what was killed has to leave the process table.
+_REAP_S: Final = 0.2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .boot import Boot
     from .logs import LogHub, WorkerOutput
+    from .machine import OnConnected, OnDied
 
 
-class WorkerProcess:
+class ForkedWorker(WorkerProcess):
     """One worker's process, connection and output."""
 
     def __init__(self, worker: Worker, connection: StreamConnection) -> None:
-        self.worker = worker
-        self.connection = connection
-        #: 0 until the template has told it.
-        self.pid = 0
-        #: Where it listens; empty until it has registered.
-        self.address = ""
+        super().__init__(worker, connection)
         self.outputs: list[WorkerOutput] = []
-        #: Why the node killed it: (kind, explanation). None when it did not.
-        self.killed_for: tuple[str, str] | None = None
         #: Read ends of its output, until its pid is known.
         self.pipes: list[int] = []
         self.template: TemplateLink | None = None
+        self.mark = Mark()
+
+    def running(self) -> int:
+        # Coroutines run many at a time, and note none.
+        return -1 if self.worker.pool[0] == "async" else self.mark.read()
 
 
 class Pool:
@@ -57,27 +62,32 @@ class Pool:
         loop: asyncio.AbstractEventLoop,
         boot: Boot,
         logs: LogHub,
-        on_connected: Callable[[WorkerProcess], None],
-        on_died: Callable[[WorkerProcess, str, str], None],
+        on_connected: OnConnected,
+        on_died: OnDied,
     ) -> None:
         self._loop = loop
         self._boot = boot
         self._logs = logs
         self._on_connected = on_connected
         self._on_died = on_died
-        self.processes: dict[int, WorkerProcess] = {}
-        self._by_pid: dict[int, WorkerProcess] = {}
+        self.processes: dict[int, ForkedWorker] = {}
+        self._by_pid: dict[int, ForkedWorker] = {}
         self._numbers = 0
         #: The template of each environment that acts at an interpreter's start; () is the usual one.
         self._templates: dict[tuple[tuple[str, str], ...], TemplateLink] = {}
         self._stopping = False
+        self._reaper = Reaper(loop)
         #: Set when the last template has ended after stop.
         self.ended = asyncio.Event()
         self.warnings: Callable[[str], None] = lambda text: None
 
     def adopt_template(self, sock: socket.socket, pid: int) -> None:
         """Use the template that was forked before this loop existed."""
-        self._templates[()] = TemplateLink(self._loop, sock, pid, self._on_event, self._on_template_gone)
+        self._templates[()] = self._link(sock, pid)
+
+    def _link(self, sock: socket.socket, pid: int) -> TemplateLink:
+        self._reaper.watch(pid)
+        return TemplateLink(self._loop, sock, pid, self._on_event, self._on_template_gone)
 
     # --- starting -----------------------------------------------------------------------------------------
 
@@ -87,7 +97,7 @@ class Pool:
         worker = Worker(self._numbers, key)
         ours, theirs = socket.socketpair()
         connection = StreamConnection(ours, self._loop, self._boot.config.max_frame_bytes)
-        process = WorkerProcess(worker, connection)
+        process = ForkedWorker(worker, connection)
         self.processes[worker.number] = process
         self._on_connected(process)
         out_r, out_w = os.pipe()
@@ -95,35 +105,44 @@ class Pool:
         process.pipes = [out_r, err_r]
         mode, environment, gpus = key
         settings = self._boot.for_worker(worker.number, mode, environment, gpus)
-        process.template = self._template(environment)
-        sent = process.template.fork(worker.number, settings, [theirs.fileno(), out_w, err_w])
+        self._fork(process, settings, [theirs.fileno(), out_w, err_w, process.mark.fd])
         theirs.close()
         os.close(out_w)
         os.close(err_w)
-        if sent:
-            connection.start()
-        else:
-            self._loop.call_soon(self._ended, process, "died", "its template process had died")
         return worker
 
+    def _fork(self, process: ForkedWorker, settings: dict[str, Any], fds: list[int]) -> None:
+        try:
+            template = self._template(settings["environment"])
+        except OSError as error:
+            why = f"and no process can be started: {error}"
+            self._loop.call_soon(self._ended, process, UNFORKED, why)
+            return
+        process.template = template
+        if template.fork(process.worker.number, settings, fds):
+            process.connection.resume_reading()
+        else:  # dead, and this process ends with it as soon as that is told
+            self._forget(template)
+
     def _template(self, environment: bytes) -> TemplateLink:
-        variables: dict[str, str] = msgpack.unpackb(environment).get("env_vars", {}) if environment else {}
-        key: tuple[tuple[str, str], ...] = ()
-        if needs_own_template(variables):
-            key = tuple(sorted(variables.items()))
+        key = tuple(sorted(item for item in variables_of(environment).items() if acts_at_start(item[0])))
         template = self._templates.get(key)
         if template is None:
-            template = self._templates[key] = self._new_template(dict(key))
+            template = self._templates[key] = self._new_template(RuntimeEnv(env_vars=key))
         return template
 
-    def _new_template(self, variables: dict[str, str]) -> TemplateLink:
+    def _new_template(self, variables: RuntimeEnv) -> TemplateLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        popen = start_python("template", theirs, {**os.environ, **variables})
+        popen = start_python("template", theirs, variables.environment(os.environ))
         theirs.close()
-        # The template is watched and reaped through its pidfd; Popen must not do it too.
+        # The template is watched through its pidfd and reaped with all others; Popen must not do it too.
         popen.returncode = 0
-        ours.send(pack([self._boot.preload, self._boot.loop]))
-        return TemplateLink(self._loop, ours, popen.pid, self._on_event, self._on_template_gone)
+        with contextlib.suppress(BrokenPipeError):  # an end as quick as that is told like any other
+            ours.send(pack([self._boot.preload, self._boot.loop]))
+        link = self._link(ours, popen.pid)
+        if variables:
+            link.name = "with " + ", ".join(f"{name}={text!r}" for name, text in variables.env_vars)
+        return link
 
     # --- what templates say -------------------------------------------------------------------------------
 
@@ -134,7 +153,7 @@ class Pool:
             self._died(*fields)
         elif kind == FAILED:
             number, text = fields
-            self._ended(self.processes[number], "died", f"no process could be forked for it: {text}")
+            self._ended(self.processes[number], UNFORKED, f"and no process can be forked: {text}")
         else:
             for text in fields[0]:
                 self.warnings(text)
@@ -157,7 +176,7 @@ class Pool:
             kind, text = process.killed_for or ("died", describe_end(pid, status))
             self._ended(process, kind, text)
 
-    def _ended(self, process: WorkerProcess, kind: str, text: str) -> None:
+    def _ended(self, process: ForkedWorker, kind: str, text: str) -> None:
         if self.processes.pop(process.worker.number, None) is None:
             return
         for output in process.outputs:
@@ -167,22 +186,29 @@ class Pool:
         process.connection.on_close = lambda connection, error: None
         process.connection.close()
         self._on_died(process, kind, text)
+        process.mark.close()
 
     def _on_template_gone(self, template: TemplateLink) -> None:
-        for key, known in list(self._templates.items()):
-            if known is template:
-                del self._templates[key]
+        self._forget(template)
+        how = describe_end(template.pid, self._reaper.status(template.pid))
         orphans = [process for process in self.processes.values() if process.template is template]
         for process in orphans:
             # The kernel has killed it with its template; what it had started itself goes now.
             if process.pid:
                 kill_group(process.pid)
                 self._by_pid.pop(process.pid, None)
-            how = "its template process died, and it with it"
-            self._ended(process, "died", f"process {process.pid} ended: {how}")
-        reap_orphans()
+                text = f"process {process.pid} ended with its template: {how}"
+            else:
+                text = f"its template {template.name}: {how}"
+            self._ended(process, "died", text)
         if self._stopping and not self._templates:
             self.ended.set()
+
+    def _forget(self, template: TemplateLink) -> None:
+        """Use it no more; the next worker gets a new one."""
+        for key, known in list(self._templates.items()):
+            if known is template:
+                del self._templates[key]
 
     # --- ending -------------------------------------------------------------------------------------------
 
@@ -200,4 +226,12 @@ class Pool:
             self.ended.set()
         for template in list(self._templates.values()):
             template.close()
-        await self.ended.wait()
+        try:
+            async with asyncio.timeout(_END_S):
+                await self.ended.wait()
+        except TimeoutError:
+            # It imports something that a user wants to have preloaded, or waits for what cannot be killed.
+            for template in list(self._templates.values()):
+                template.kill()
+            await self.ended.wait()
+        await self._reaper.finish(_REAP_S)

@@ -11,13 +11,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 
+import msgpack
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
 #: What a new interpreter runs. Its arguments: a name for those who list processes, the socket, `sys.path`.
+#: Modules are not garbage: to look for some while they are imported takes a tenth of the time.
 _BOOT: Final = (
-    "import sys; sys.path[:] = sys.argv[3:]; "
+    "import gc, sys; gc.disable(); sys.path[:] = sys.argv[3:]; "
     "from asyncray.programs.{module} import main; main(int(sys.argv[2]))"
 )
 
@@ -33,6 +36,7 @@ _READ_AT_START: Final = (
     "NUMEXPR_",
     "LC_",
     "LANG",
+    "TZ",
 )
 
 
@@ -52,13 +56,34 @@ def start_python(
     code = _BOOT.format(module=module)
     # An empty entry means the current directory, which may change; say where that is now.
     path = [entry or os.getcwd() for entry in sys.path]
-    arguments = [sys.executable, "-c", code, f"asyncray-{module}", str(sock.fileno()), *path]
+    asked = (environ or os.environ).get("PYTHONPATH", "")
+    if asked != os.environ.get("PYTHONPATH", ""):
+        path = [*filter(None, asked.split(os.pathsep)), *path]
+    # -P: its own idea of the current directory is of no use, and that directory may be gone.
+    arguments = [sys.executable, "-P", "-c", code, f"asyncray-{module}", str(sock.fileno()), *path]
     # A session of its own: a terminal's Ctrl-C is the driver's alone.
     return subprocess.Popen(
         arguments, pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL, env=environ, start_new_session=True
     )
 
 
-def needs_own_template(variables: Mapping[str, str]) -> bool:
-    """Whether a runtime environment sets variables that only act when an interpreter starts."""
-    return any(name.startswith(_READ_AT_START) for name in variables)
+def variables_of(environment: object) -> dict[str, str]:
+    """The variables that a packed runtime environment sets.
+
+    Raises:
+        ValueError: when it is no packed runtime environment.
+    """
+    try:
+        fields = msgpack.unpackb(environment) if environment != b"" else {}
+        variables: dict[str, str] = fields.get("env_vars", {})
+        well_formed = all(type(text) is str for pair in variables.items() for text in pair)
+    except (ValueError, TypeError, AttributeError, RecursionError, msgpack.UnpackException) as error:
+        raise ValueError(f"a runtime environment cannot be unpacked: {error}") from error
+    if not well_formed:
+        raise ValueError("the variables of a runtime environment are not strings by name")
+    return variables
+
+
+def acts_at_start(variable: str) -> bool:
+    """Whether a variable of the environment only acts when an interpreter starts."""
+    return variable.startswith(_READ_AT_START)

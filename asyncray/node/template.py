@@ -1,6 +1,6 @@
 """The template: a warm process without threads that forks each worker in a millisecond.
 
-    node --(fork: worker number, settings + 3 descriptors)--> template --fork--> worker
+    node --(fork: worker number, settings + 4 descriptors)--> template --fork--> worker
     node <--(forked / died: pid, wait status)---------------- template
 
 Rule 1: no thread and no event loop ever exists in this process, so that forking is safe.
@@ -20,6 +20,8 @@ import select
 import signal
 import socket
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -34,9 +36,9 @@ _MESSAGE_BYTES: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_DESCRIPTORS: Final = 3
+_DESCRIPTORS: Final = 4
 
-RunWorker = Callable[[int, dict[str, Any]], None]
+RunWorker = Callable[[int, int, dict[str, Any]], None]
 
 
 def pack(message: list[Any]) -> bytes:
@@ -83,13 +85,21 @@ class Template:
     def run(self, preload: list[str]) -> NoReturn:
         """Import what every worker will need, then serve until the node goes."""
         name_process("asyncray-templ")
+        # A preloaded library may have threads, and look after them at a fork. In workers a task may fork: the
+        # loop's thread takes no part in the child.
+        warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         failures = [text for text in map(_preload, preload) if text]
-        gc.collect()
+        if preload:
+            gc.collect()
+            sys.stdout.flush()
         # What exists now is never collected, so that forked workers do not copy its pages to look at it.
         gc.freeze()
+        gc.enable()
         # From here on the node's end shows as a closed socket, and this process ends its workers itself.
         _prctl(_PR_SET_PDEATHSIG, 0)
         self._send([READY, failures])
+        # What a worker had started comes to this process when the worker dies, to be reaped with it.
+        adopt_orphans()
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         os.set_blocking(wake_r, False)
@@ -151,14 +161,14 @@ class Template:
             die_with_parent(parent)
             name_process("asyncray-worker")
             self._sock.close()
-            control, out, err = fds
+            control, out, err, mark = fds
             os.dup2(out, 1)
             os.dup2(err, 2)
             for fd in (*own, out, err):
                 os.close(fd)
             be_first_to_be_killed()
             reseed()
-            self._run_worker(control, settings)
+            self._run_worker(control, mark, settings)
             status = 0
         except BaseException:  # noqa: BLE001 - the last frame of the process: tell, and end
             sys.excepthook(*sys.exc_info())
@@ -169,15 +179,14 @@ class Template:
             os._exit(status)
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._workers.discard(pid)
+        while pid := _next_ended():
+            if pid not in self._workers:
+                os.waitpid(pid, 0)
+                continue
+            # Before it is reaped: after that, its number may be somebody else's.
             kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            self._workers.discard(pid)
             self._send([DIED, pid, status])
 
     def _send(self, message: list[Any]) -> None:
@@ -191,9 +200,24 @@ class Template:
             kill_group(pid)
         for pid in self._workers:
             # Killed, so that this does not last; not waited for, they would stay in the process table.
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+            _reap_group(pid)
         os._exit(0)
+
+
+def _next_ended() -> int:
+    """A child that has ended and is not reaped yet; 0 when there is none."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return 0 if found is None else found.si_pid
+
+
+def _reap_group(pid: int) -> None:
+    """Wait for a killed worker and for everything of its process group, which this process adopts from it."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-pid, 0)
 
 
 def kill_group(pid: int) -> None:
@@ -220,8 +244,11 @@ def reseed() -> None:
 
 
 def _preload(module: str) -> str:
+    threads = threading.active_count()
     try:
         importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - a user's module; the driver is told, workers start without it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module; workers start without it
         return f"cannot preload {module!r}: {type(error).__name__}: {error}"
+    if threading.active_count() > threads:
+        return f"the preloaded module {module!r} has started a thread, and no worker will have it"
     return ""

@@ -7,10 +7,13 @@ imported at the same time, on two CPUs.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import resource
 import signal
 import socket
 import struct
+import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,9 +23,14 @@ from ..node.template import Template, adopt_orphans, die_with_parent, name_proce
 
 if TYPE_CHECKING:
     from ..net.stream import StreamConnection
-    from ..node.node import Node
+    from ..node.logs import LogHub
+    from ..node.machine import Machine, OnConnected, OnDied
 
 _LENGTH = struct.Struct("<I")
+#: Files of the node for one worker: its connection, two pipes for its output, its mark.
+_FILES_PER_WORKER = 4
+#: Files that the node needs for itself, and for a worker that is being started.
+_OWN_FILES = 32
 
 
 def main(fd: int) -> None:
@@ -38,6 +46,8 @@ def main(fd: int) -> None:
         loop.run_until_complete(_serve(loop, boot, driver, ours, pid))
     finally:
         loop.close()
+    # Everything has ended: taking the interpreter apart would only keep the driver's shutdown waiting.
+    os._exit(0)
 
 
 def _read_boot(driver: socket.socket) -> bytes:
@@ -85,26 +95,63 @@ async def _serve(
     from ..node.node import Node
 
     driver = StreamConnection(sock, loop, boot.config.max_frame_bytes)
-    node = Node(loop, boot, driver, time.monotonic)
-    node.pool.adopt_template(template, pid)
+    node = Node(loop, boot, driver, _machine(loop, boot, template, pid))
+    gc.freeze()
+    gc.enable()
     # The driver's death also shows as a closed socket, unless a child of it holds that open.
-    pidfd = _watch_driver(loop, boot, node)
+    pidfd = _watch_driver(loop, boot, driver)
     driver.start()
     node.start(os.getpid())
     await node.stopped.wait()
+    await _flush(driver)
     if pidfd is not None:
         loop.remove_reader(pidfd)
         os.close(pidfd)
-    await _flush(driver)
 
 
-def _watch_driver(loop: asyncio.AbstractEventLoop, boot: Boot, node: Node) -> int | None:
+def _machine(loop: asyncio.AbstractEventLoop, boot: Boot, template: socket.socket, pid: int) -> Machine:
+    """This machine, with the template that was forked before the loop existed."""
+    from ..node.machine import Machine
+    from ..node.memory import total_bytes, use_of
+    from ..node.pool import Pool
+
+    def make_pool(logs: LogHub, on_connected: OnConnected, on_died: OnDied) -> Pool:
+        pool = Pool(loop, boot, logs, on_connected, on_died)
+        pool.adopt_template(template, pid)
+        return pool
+
+    return Machine(
+        clock=time.monotonic,
+        make_pool=make_pool,
+        total_bytes=total_bytes(),
+        most_workers=_files_for_workers(),
+        memory_use=use_of,
+    )
+
+
+def _files_for_workers() -> tuple[int, str]:
+    """How many workers this process may have files for; it takes all the files that it is allowed."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        hard = sys.maxsize
+    workers = max(1, (hard - _OWN_FILES) // _FILES_PER_WORKER)
+    return workers, f"as many as the limit of {hard} open files allows"
+
+
+def _watch_driver(loop: asyncio.AbstractEventLoop, boot: Boot, driver: StreamConnection) -> int | None:
+    """Close the driver's connection when the driver ends, and with it the node."""
     try:
         pidfd = os.pidfd_open(boot.driver_pid)
     except ProcessLookupError:
-        node.stop(orderly=False)
+        driver.close()
         return None
-    loop.add_reader(pidfd, lambda: node.stop(orderly=False))
+
+    def ended() -> None:
+        loop.remove_reader(pidfd)
+        driver.close()
+
+    loop.add_reader(pidfd, ended)
     return pidfd
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PENDING: Final = 0
 READY: Final = 1
 FAILED: Final = 2
+#: Nobody held it any more. Only who holds it without being counted ever sees this.
+FREED: Final = 3
 #: Borrowed, finished, and too large to have been sent along: the value is at its owner.
 REMOTE: Final = -1
 
@@ -47,19 +49,21 @@ class ObjectRecord:
     def __init__(self, owner: RefOwner, number: int) -> None:
         self.owner = owner
         self.number = number
-        #: PENDING, READY, FAILED or REMOTE.
+        #: PENDING, READY, FAILED, REMOTE or FREED.
         self.state = PENDING
         #: The payload when READY; the error's payload when FAILED.
         self.value: Any = None
         #: Called, with the record, when it is done. None iff nobody waits.
         self.waiters: list[Any] | None = None
-        #: The task that makes the object; None for a put, a borrowed object, and when it has ended.
+        #: The task that makes the object; None for a put, a borrowed object, and when it has ended. One that
+        #: was cancelled after it was sent stays here: its worker may still be at it.
         self.task: Task | None = None
         #: ObjectRef objects of this process that have not been dropped.
         self.local = 0
         #: Process ids that registered; None iff nobody ever did. Owned objects only.
         self.borrowers: set[bytes] | None = None
-        #: The way back to the ObjectRef that is alive; None while it was never sent anywhere.
+        #: The way back to the ObjectRef that is alive; None while it was never sent anywhere. Its end is what
+        #: is counted then, see refs.intern.
         self.weak: ReferenceType[ObjectRef[Any]] | None = None
         #: Where the object lives; None iff this process owns it.
         self.home: RefAddress | None = None
@@ -140,7 +144,8 @@ class ObjectTable:
 
     def held_by_others(self) -> bool:
         """Whether another process holds an object that this one owns."""
-        return any(record.borrowers for record in self.owned.values())
+        # A copy: a thread that makes objects adds them without the lock.
+        return any(record.borrowers for record in list(self.owned.values()))
 
     def validate(self) -> None:
         """Assert every invariant; for tests and debugging."""
@@ -159,6 +164,8 @@ class ObjectTable:
             return
         if self.owned.pop(record.number, None) is not None:
             released.garbage.append(record.value)
+            # In this order: who reads the value and then the state knows whether it is one.
+            record.state = FREED
             record.value = None
 
     def _let_go(self, record: ObjectRecord, released: Released) -> None:
@@ -169,6 +176,15 @@ class ObjectTable:
         released.garbage.append(record.value)
         if record.borrowing == REGISTERED:
             released.notices.append(home)
+
+
+def unconfirmed(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+    """The borrowed records among *records* that are still held and whose owner has not said that it knows."""
+    return [
+        record
+        for record in records
+        if record.home is not None and record.local and record.borrowing != REGISTERED
+    ]
 
 
 def unregistered(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:

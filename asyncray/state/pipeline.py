@@ -85,7 +85,8 @@ class SchedulingClass:
 
     def assign(self) -> list[tuple[Lease, list[Task]]]:
         """Decide which queued tasks go where, now."""
-        if not self.queue:
+        if not self.demand():
+            self.empty()
             return []
         open_leases = [lease for lease in self.leases.values() if lease.accepts() and self._room(lease)]
         if not open_leases:
@@ -117,8 +118,11 @@ class SchedulingClass:
         return waiting
 
     def take_back(self, tasks: Iterable[Task], event: int = RECALLED) -> None:
-        """Queue tasks again, before those that were never sent, in their order."""
+        """Queue tasks again, before those that were never sent, in their order. The cancelled are let go."""
         for task in reversed(list(tasks)):
+            if task.state == DONE:
+                task.release()
+                continue
             step(task, event)
             task.lease = None
             self.queue.appendleft(task)

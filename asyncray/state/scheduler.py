@@ -19,13 +19,19 @@ from typing import TYPE_CHECKING, Any, Final
 from ..resources import UNITS, NodeResources, Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 STARTING: Final = "starting"
 IDLE: Final = "idle"
 LEASED: Final = "leased"
 #: Asked to end; it may answer that it is needed.
 RETIRING: Final = "retiring"
+
+#: Starts in a row that may fail before nothing more is started for what is asked.
+_MOST_FAILURES: Final = 3
+
+#: How a worker runs calls: one after the other, or as coroutines.
+MODES: Final = ("sync", "async")
 
 #: What workers must have in common to be interchangeable: mode, runtime environment (packed), GPU ids.
 PoolKey = tuple[str, bytes, tuple[int, ...]]
@@ -45,6 +51,8 @@ class Worker:
     depth: int = 0
     #: Process id of the session in it; empty until it has registered.
     process_id: bytes = b""
+    #: It has refused to end since it ran last: it owns something.
+    needed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +92,8 @@ class Plan:
 
     grants: list[Grant] = field(default_factory=list)
     starts: list[PoolKey] = field(default_factory=list)
+    #: Idle workers that must make room for others; they are marked as retiring already.
+    retirements: list[Worker] = field(default_factory=list)
     #: Demands that cannot be met because no further process may be started.
     denials: list[Demand] = field(default_factory=list)
     #: Demands that this node could never meet, told once each.
@@ -101,6 +111,8 @@ class Scheduler:
         self.demands: dict[tuple[bytes, int], Demand] = {}
         #: Units free on each GPU.
         self._gpus = dict.fromkeys(gpu_ids, UNITS)
+        #: How many starts in a row have failed, and the newest worker at that time, by mode and environment.
+        self._failures: dict[tuple[str, bytes], tuple[int, int]] = {}
         self._next_grant = 1
         self._next_order = 1
 
@@ -111,13 +123,13 @@ class Scheduler:
 
         Raises:
             KeyError: when the class was never described.
+            ValueError: when the description or the count is none.
         """
         key = (owner, number)
+        if count < 0:
+            raise ValueError(f"nobody can want {count} leases")
         if description is not None:
-            mode, resources, environment, retriable = description
-            self.demands[key] = Demand(
-                owner, number, mode, environment, Resources.from_wire(resources), bool(retriable)
-            )
+            self.demands[key] = _described(owner, number, description)
         demand = self.demands[key]
         if count and not demand.count:
             demand.order = self._next_order
@@ -139,14 +151,33 @@ class Scheduler:
         worker.state = IDLE
         worker.process_id = process_id
         worker.idle_since = now
+        self._failures.pop(worker.pool[:2], None)
 
     def gone(self, worker: Worker) -> Grant | None:
         """A worker is dead; returns the lease that it takes along."""
         self.workers.pop(worker.number, None)
+        if worker.state == STARTING:
+            self._start_failed(worker)
         grant = worker.lease
         if grant is not None:
             self._end(grant)
         return grant
+
+    def _start_failed(self, worker: Worker) -> None:
+        count, newest = self._failures.get(worker.pool[:2], (0, 0))
+        if worker.number > newest:
+            # Those that were being started at the same time fail together, and count as one.
+            self._failures[worker.pool[:2]] = (count + 1, max([worker.number, *self.workers]))
+
+    def given_up(self, worker: Worker) -> list[Demand]:
+        """What is not tried any more after this worker's death: workers for it end before they are ready."""
+        count, _ = self._failures.get(worker.pool[:2], (0, 0))
+        if count < _MOST_FAILURES:
+            return []
+        del self._failures[worker.pool[:2]]
+        mode, environment = worker.pool[:2]
+        demands = self.demands.values()
+        return [d for d in demands if d.count and (d.mode, d.environment) == (mode, environment)]
 
     def returned(self, grant: Grant, now: float) -> None:
         """An owner gave a lease back."""
@@ -165,6 +196,7 @@ class Scheduler:
         if worker.state == RETIRING:
             worker.state = IDLE
             worker.idle_since = now
+            worker.needed = True
 
     def blocked(self, worker: Worker, *, blocked: bool) -> None:
         """A worker's task waits for others, or goes on."""
@@ -228,16 +260,31 @@ class Scheduler:
             elif starting.get(pool, 0):
                 starting[pool] -= 1
             elif len(self.workers) + len(plan.starts) >= self.max_workers:
-                # As long as anything runs or starts, a worker may yet become free.
-                stuck = all(grant.blocked for grant in self.grants.values())
-                if stuck and not plan.starts and not any(starting.values()):
-                    plan.denials.append(demand)
+                self._make_room(demand, plan)
                 return
             else:
                 plan.starts.append(pool)
             wanted -= 1
             for name, units in demand.resources.items():
                 spare[name] -= units
+
+    def _make_room(self, demand: Demand, plan: Plan) -> None:
+        """No further worker may be started: wait, let an idle one of another pool go, or refuse.
+
+        As long as anything runs, starts or ends, a worker may yet become free. Only one demand is refused,
+        the deepest: its failure lets those that wait for it go on.
+        """
+        if plan.starts or plan.retirements or plan.denials:
+            return
+        if any(worker.state in (STARTING, RETIRING) for worker in self.workers.values()):
+            return
+        idle = [w for w in self.workers.values() if w.state == IDLE and not w.needed]
+        if idle:
+            oldest = min(idle, key=lambda worker: worker.idle_since or 0.0)
+            self.retiring(oldest)
+            plan.retirements.append(oldest)
+        elif all(grant.blocked for grant in self.grants.values()):
+            plan.denials.append(demand)
 
     def _idle(self, pool: PoolKey) -> Worker | None:
         """The idle worker of a pool that was used last: its caches are warm, and the others can retire."""
@@ -257,6 +304,7 @@ class Scheduler:
         self.grants[grant.number] = grant
         worker.state = LEASED
         worker.lease = grant
+        worker.needed = False
         worker.idle_since = None
         worker.depth = demand.depth + 1
         demand.count -= 1
@@ -285,7 +333,7 @@ class Scheduler:
         """Idle workers beyond *keep* that have been idle for *idle_s* seconds, the oldest first."""
         idle = [w for w in self.workers.values() if w.state == IDLE and w.idle_since is not None]
         idle.sort(key=lambda worker: worker.idle_since or 0.0)
-        old = [worker for worker in idle if now - (worker.idle_since or now) >= idle_s]
+        old = [worker for worker in idle if now - (worker.idle_since or 0.0) >= idle_s]
         return old[: max(0, len(idle) - keep)]
 
     def chain(self, owner: bytes) -> list[str]:
@@ -297,10 +345,15 @@ class Scheduler:
             owner = worker.lease.demand.owner
         return names[::-1]
 
-    def newest_retriable(self) -> Grant | None:
-        """The lease to end when memory runs out: the newest whose tasks may run again, else the newest."""
-        grants = sorted(self.grants.values(), key=lambda grant: (grant.demand.retriable, grant.number))
-        return grants[-1] if grants else None
+    def expendable(self, began: Mapping[int, int]) -> Grant | None:
+        """The lease to end when memory runs out: the newest whose tasks may run again, else the newest.
+
+        Args:
+            began: When the task of each lease began, in any unit, by lease number; idle leases are not there.
+        """
+        busy = [grant for number, grant in self.grants.items() if number in began]
+        busy.sort(key=lambda grant: (grant.demand.retriable, began[grant.number], grant.number))
+        return busy[-1] if busy else None
 
     def validate(self) -> None:
         """Assert every invariant; for tests and debugging."""
@@ -315,6 +368,25 @@ class Scheduler:
             assert self.resources.available[name] + used.get(name, 0) == total, name
         for worker in self.workers.values():
             assert (worker.lease is not None) == (worker.state == LEASED)
+
+
+def _described(owner: bytes, number: int, description: list[Any]) -> Demand:
+    """A demand from its description as it travels: mode, units by name, packed environment, retriable.
+
+    Raises:
+        ValueError: when it is none.
+    """
+    if len(description) != 4:
+        raise ValueError(f"a scheduling class has 4 properties, not {len(description)}")
+    mode, units, environment, retriable = description
+    if mode not in MODES or type(environment) is not bytes or type(retriable) is not bool:
+        raise ValueError("a property of a scheduling class is of the wrong type")
+    if type(units) is not dict or not all(type(k) is str and type(v) is int for k, v in units.items()):
+        raise ValueError("the resources of a scheduling class are not units by name")
+    resources = Resources.from_wire(units)
+    if resources.get("GPU", 0) > UNITS and resources["GPU"] % UNITS:
+        raise ValueError("GPUs above one are whole")
+    return Demand(owner, number, mode, environment, resources, retriable)
 
 
 def _gpu_units(resources: Resources, gpus: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -71,8 +71,8 @@ class Descriptor:
     """What all calls of one remote function with the same options share."""
 
     __slots__ = (
-        "average_s", "blob", "function", "function_id", "group", "holds", "max_retries", "name", "number",
-        "options", "returns",
+        "__weakref__", "average_s", "blob", "function", "function_id", "group", "holds", "max_retries",
+        "name", "number", "options", "returns",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, function_id: bytes, blob: bytes) -> None:
@@ -127,6 +127,10 @@ class Task:
         #: Number of the task that made the call; None in a driver.
         self.parent: int | None = None
         self.cancelled = False
+
+    def release(self) -> None:
+        """Let go of the arguments: nobody will need them any more."""
+        self.arguments = self.dependencies = self.holds = None
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,16 @@ class DeadlockError(RuntimeError):
     """
 
 
+class Watcher(Protocol):
+    """Something that the loop itself does not see, and that may have work for it."""
+
+    def look(self) -> bool:
+        """Give the loop what there is to do (`call_soon`); return whether there was anything."""
+
+    def blocked(self) -> list[str]:
+        """Describe what waits here, a line each, for the message of a DeadlockError."""
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time.
 
@@ -47,6 +57,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, start: float = 0.0) -> None:
         self._now = start
+        self._watchers: list[Watcher] = []
         super().__init__(_JumpSelector(self))
         self._widen_resolution()
 
@@ -81,6 +92,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             future.set_exception(error)
         return future
 
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Ask *watcher* in every turn, before time may move, whether it has found something to do."""
+        self._watchers.append(watcher)
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        """Ask it no more."""
+        self._watchers.remove(watcher)
+
     def _jump(self, seconds: float) -> None:
         """Move the clock forward, after the selector found nothing to do for so long."""
         self._now += seconds
@@ -109,7 +128,8 @@ class _JumpSelector(selectors.DefaultSelector):
             DeadlockError: When nothing is ready and no timer is pending.
         """
         events = super().select(0)
-        if events or timeout == 0:
+        found = [watcher.look() for watcher in self._loop._watchers]
+        if events or timeout == 0 or any(found):
             return events
         if timeout is None:
             raise DeadlockError(_describe_deadlock(self._loop))
@@ -123,6 +143,7 @@ def _describe_deadlock(loop: VirtualLoop) -> str:
     lines += [f"  {task.get_name()}: {_waits_at(task)}" for task in tasks[:_NAMED_TASKS]]
     if len(tasks) > _NAMED_TASKS:
         lines.append(f"  and {len(tasks) - _NAMED_TASKS} more")
+    lines += [f"  {line}" for watcher in loop._watchers for line in watcher.blocked()]
     return "\n".join(lines)
 
 

@@ -155,7 +155,8 @@ def _unpack(header: memoryview) -> Message:
     try:
         message = msgpack.unpackb(header, raw=False, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        raise ProtocolError(f"a frame's header is not msgpack: {error or type(error).__name__}") from error
+        why = str(error) or type(error).__name__
+        raise ProtocolError(f"a frame's header is not msgpack: {why}") from error
     if type(message) is not list or not message or type(message[0]) is not int:
         raise ProtocolError(f"a message is a list that begins with its number, not {type(message).__name__}")
     return message

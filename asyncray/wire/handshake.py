@@ -106,6 +106,17 @@ def refused(reason: str) -> Message:
     return [REFUSED, reason]
 
 
+def check_refusal(message: Message) -> None:
+    """Notice that a message is the last one, which says why the other end closes the connection.
+
+    Raises:
+        ProtocolError: when it is.
+    """
+    if message[0] == REFUSED:
+        reason = message[1] if len(message) > 1 else "it does not say why"
+        raise ProtocolError(f"the other end closed the connection: {reason}")
+
+
 def _well_typed(message: Message) -> bool:
     return (
         all(isinstance(field, bytes) for field in (message[2], message[3], message[5]))

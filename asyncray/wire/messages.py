@@ -46,6 +46,7 @@ DESCRIBE: Final = 40
 TASKS: Final = 41
 RESULTS: Final = 42
 HANDBACK: Final = 43
+FORGET: Final = 44
 # --- peer: any two processes -------------------------------------------------------------------------------
 RECALL: Final = 60
 CANCEL: Final = 61
@@ -75,6 +76,12 @@ BLOCKS: Final = 1
 #: The worker ends after the results that follow.
 LEAVING: Final = 2
 
+#: In a worker's output: what follows on this line is the name of the task that writes from there on.
+OUTPUT_MARK: Final = b"\0asyncray-task:"
+
+#: How a row of each message may end.
+_STATUSES: Final = {"RESULTS": (OK, ERROR, ERROR_RETRY, MANY, CANCELLED), "VALUES": (OK, ERROR, ELSEWHERE)}
+
 _NUMBER = (int, float)
 _TEXT_OR_NONE = (str, type(None))
 
@@ -92,10 +99,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RETURN: ("RETURN", (int,)),
     # whether somebody waits for resources that idle leases hold
     WANTED: ("WANTED", (bool,)),
-    # lease number, kind of loss, explanation
-    LOST: ("LOST", (int, str, str)),
+    # lease number, kind of loss, explanation, number of the call that ran (0: none did, -1: unknown)
+    LOST: ("LOST", (int, str, str, int)),
     # lease number, seconds of grace before the kill
-    KILL: ("KILL", (int, _NUMBER)),
+    KILL: ("KILL", (int,)),
     # whether the worker's task waits (and its CPU is free) or goes on
     BLOCKED: ("BLOCKED", (bool,)),
     RETIRE: ("RETIRE", ()),
@@ -118,14 +125,16 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     # a worker cannot be what its runtime environment asks for: the reason
     BROKEN: ("BROKEN", (str,)),
     STOPPED: ("STOPPED", ()),
-    # descriptor number, function id, pickled function (None when it was sent before), options
-    DESCRIBE: ("DESCRIBE", (int, bytes, (bytes, type(None)), dict)),
+    # descriptor number, function id, pickled function, options
+    DESCRIBE: ("DESCRIBE", (int, bytes, bytes, dict)),
     # list of [task number, descriptor number, arguments, dependencies]
     TASKS: ("TASKS", (list,)),
     # list of [task number, status, payload], seconds that the worker spent on them
     RESULTS: ("RESULTS", (list, _NUMBER)),
     # task numbers that were not started, why they come back
     HANDBACK: ("HANDBACK", (list, int)),
+    # descriptor numbers that the owner will never use again
+    FORGET: ("FORGET", (list,)),
     RECALL: ("RECALL", ()),
     # task number, force, recursive
     CANCEL: ("CANCEL", (int, bool, bool)),
@@ -175,6 +184,18 @@ def check_rows(name: str, rows: list[Any], width: int) -> None:
     for row in rows:
         if type(row) is not list or len(row) != width or type(row[0]) is not int:
             raise ProtocolError(f"a row of {name} is not a list of {width} that begins with a number")
+
+
+def check_status(name: str, status: object, payload: object) -> None:
+    """Check how a task or object ended, where it did not simply end well.
+
+    Raises:
+        ProtocolError: when the status is none, or a failure comes without its pickled error.
+    """
+    if type(status) is not int or status not in _STATUSES[name]:
+        raise ProtocolError(f"a row of {name} cannot have the status {status!r}")
+    if status in (ERROR, ERROR_RETRY) and (payload is None or type(payload) in (bool, int, float, str)):
+        raise ProtocolError(f"a failure in {name} comes as a pickled error, not as {type(payload).__name__}")
 
 
 def check_numbers(name: str, numbers: list[Any]) -> None:

@@ -35,6 +35,8 @@ SCALARS: Final = frozenset({type(None), bool, int, float, str})
 OUT_OF_BAND_BYTES: Final = 16 * 1024
 #: Text above this is pickled: checking that it can be UTF-8 costs a pass over it.
 _LONG_TEXT: Final = 1024
+#: A reference in a message: process id, address, number.
+_ADDRESS_BYTES: Final = 100
 
 
 class Encoded:
@@ -62,10 +64,10 @@ Payload: TypeAlias = Scalar | bytes | Encoded
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle that notes the references it meets."""
 
-    def __init__(self, file: io.BytesIO, buffers: list[Buffer], refs: list[ObjectRef[Any]]) -> None:
+    def __init__(self, file: io.BytesIO, buffers: list[Buffer] | None, refs: list[ObjectRef[Any]]) -> None:
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             raw = buffer.raw()
-            if raw.nbytes < OUT_OF_BAND_BYTES:
+            if buffers is None or raw.nbytes < OUT_OF_BAND_BYTES:
                 return True
             # The value may change after the call: what is kept must be a copy.
             buffers.append(bytes(raw))
@@ -125,6 +127,14 @@ def encode_pickled(value: object) -> bytes | Encoded:
     return file.getvalue()
 
 
+def encode_in_band(value: object) -> tuple[bytes, list[ObjectRef[Any]]]:
+    """Pickle *value* in one piece, however large the buffers in it; returns the references inside, too."""
+    file = io.BytesIO()
+    refs: list[ObjectRef[Any]] = []
+    _Pickler(file, None, refs).dump(value)
+    return file.getvalue(), refs
+
+
 def decode(payload: Payload) -> Any:
     """The value of a payload; a new one at each call unless it cannot change.
 
@@ -147,12 +157,25 @@ def size_bytes(payload: Payload) -> int:
     return len(payload) if type(payload) is str else 16
 
 
+def wire_bytes(payload: Payload) -> int:
+    """About how many bytes a payload takes in a frame."""
+    refs = len(payload.refs) if type(payload) is Encoded else 0
+    return size_bytes(payload) + refs * _ADDRESS_BYTES
+
+
 def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:
     """A payload as a field of a message; its buffers are added to the frame's."""
     if type(payload) is not Encoded:
         return payload
     buffers.extend(payload.buffers)
     return [payload.data, len(payload.buffers), [ref._record.owner.address_of(ref) for ref in payload.refs]]
+
+
+def field_bytes(field: Any) -> int:
+    """About how many bytes a field takes in the header of a frame."""
+    if type(field) is list:
+        return sum(map(field_bytes, field))
+    return len(field) if type(field) in (bytes, str) else 16
 
 
 class BufferFeed:
@@ -204,6 +227,6 @@ def check_addresses(refs: Any) -> list[RefAddress]:
         raise ProtocolError("the references inside a value are not a list")
     for ref in refs:
         well_formed = type(ref) is list and len(ref) == 3
-        if not well_formed or (type(ref[0]), type(ref[1]), type(ref[2])) != (bytes, str, int):
+        if not well_formed or (type(ref[0]), type(ref[1]), type(ref[2])) != (bytes, str, int) or ref[2] < 0:
             raise ProtocolError("a reference is a process id, an address and a number")
     return [tuple(ref) for ref in refs]

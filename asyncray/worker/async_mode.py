@@ -6,19 +6,19 @@ No task group or cancel scope surrounds them: level cancellation would cancel th
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ProtocolError
 from ..wire import messages as m
-from ..wire.values import BufferFeed
+from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers
 from .functions import FunctionTable
-from .output import announce
+from .output import flush
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from ..client.session import Session
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 class AsyncOwner:
     """One owner's connection and the calls it has here."""
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, batch_bytes: int) -> None:
         self.connection = connection
+        self._batch_bytes = batch_bytes
+        self._gathered_bytes = 0
         self.functions = FunctionTable()
         self.running: dict[int, tuple[asyncio.Task[None], Call]] = {}
         self._loop = loop
@@ -46,12 +48,15 @@ class AsyncOwner:
         self._rows.append(row)
         self._buffers += buffers
         self._busy_s += busy_s
+        self._gathered_bytes += field_bytes(row[2]) + sum(map(len, buffers))
+        if self._gathered_bytes > self._batch_bytes:
+            self.report()
 
     def report(self) -> None:
         """Send what was gathered."""
         if self._rows:
             rows, buffers, busy_s = self._rows, self._buffers, self._busy_s
-            self._rows, self._buffers, self._busy_s = [], [], 0.0
+            self._rows, self._buffers, self._busy_s, self._gathered_bytes = [], [], 0.0, 0
             self.connection.send([m.RESULTS, rows, busy_s], buffers)
 
 
@@ -63,7 +68,7 @@ class AsyncWorker:
         self._scope = scope
         self._clock = clock
         self._end = end
-        self._runner = Runner(session)
+        self._runner = Runner(session, end)
         self._owners: dict[bytes, AsyncOwner] = {}
         scope.concurrent = True
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
@@ -71,13 +76,14 @@ class AsyncWorker:
         session.peers.on_worker_message = self._on_peer_message
 
     def _on_owner(self, connection: Connection) -> None:
-        owner = AsyncOwner(connection, self._session.loop)
+        owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes)
         self._owners[connection.peer.process_id] = owner
         connection.on_message = lambda _, message, buffers: self._on_message(owner, message, buffers)
         connection.on_close = lambda _, error: self._on_owner_closed(owner)
 
     def _on_owner_closed(self, owner: AsyncOwner) -> None:
         """The owner is gone: what it had running has nowhere to report to."""
+        self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
         for task, _ in owner.running.values():
@@ -87,6 +93,9 @@ class AsyncWorker:
         if message[0] == m.DESCRIBE:
             owner.functions.describe(*message[1:])
             return
+        if message[0] == m.FORGET:
+            owner.functions.forget(message[1])
+            return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         m.check_rows("TASKS", message[1], 4)
@@ -94,7 +103,8 @@ class AsyncWorker:
         for row in message[1]:
             call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
-            self._start(owner, call)
+            if call.number not in owner.running:  # else it was repeated
+                self._start(owner, call)
 
     def _start(self, owner: AsyncOwner, call: Call) -> None:
         self._scope.begin(call)
@@ -108,26 +118,36 @@ class AsyncWorker:
         started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
+        flush()
         del owner.running[call.number]
+        self._scope.end(call)
+        busy_s = self._clock() - started
         kept = self._runner.kept(call)
         if kept:
-            registered = self._session.loop.create_future()
-            self._session.peers.register(kept, lambda: registered.set_result(None))
-            await registered
+            # Not awaited: user code may have left a cancel behind in this task, which would lose the result.
+            self._session.peers.register(kept, lambda: self._report(owner, call, row, buffers, busy_s))
+        else:
+            self._report(owner, call, row, buffers, busy_s)
+
+    def _report(
+        self, owner: AsyncOwner, call: Call, row: list[Any], buffers: list[Buffer], busy_s: float
+    ) -> None:
         last = self._was_last(call)
         if last:
             # Said before the result is: the owner would send the next call as soon as it has that.
             owner.connection.push([m.HANDBACK, [], m.LEAVING])
-        owner.add(row, buffers, self._clock() - started)
+        owner.add(row, buffers, busy_s)
         if last:
             owner.report()
-            self._end.leave()
+            self._session.when_unneeded(self._end.leave)
 
     async def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
         runner = self._runner
-        announce(call.function.name)
         try:
-            function = call.function.load()
+            call.started = True
+            if call.cancelled:
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cancelled a moment later
+            function = runner.load(call)
             for ref in runner.await_remote(call):
                 await ref
             runner.decode(call)
@@ -150,16 +170,24 @@ class AsyncWorker:
         if owner is None or message[0] != m.CANCEL:
             return
         _, number, force, recursive = message
-        if number not in owner.running:
-            return
-        task, call = owner.running[number]
+        # The cancel may have come faster than what it cancels, which takes another connection.
+        owner.connection.drain()
+        if number in owner.running:
+            self._cancel(owner, *owner.running[number], force=force, recursive=recursive)
+
+    def _cancel(
+        self, owner: AsyncOwner, task: asyncio.Task[None], call: Call, *, force: bool, recursive: bool
+    ) -> None:
+        if call.cancelled and not force:
+            return  # a second CancelledError would hit its clean-up
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
         if force:
             owner.report()
             self._end.at_once()
-        task.cancel()
+        if call.started:
+            task.cancel()
 
     def retire(self) -> bool:
         """The node has no use for this worker; False when something here is still needed."""

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
-from ..client.errors import encode_error, encode_task_error
+from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..exceptions import ProtocolError, RayTaskError
-from ..state.objects import ObjectRecord, unregistered
+from ..state.objects import ObjectRecord, unconfirmed
 from ..wire import messages as m
-from ..wire.values import BufferFeed, Encoded, decode, encode, from_wire, to_wire
+from ..wire.values import (
+    BufferFeed,
+    Encoded,
+    Payload,
+    check_addresses,
+    decode,
+    encode,
+    from_wire,
+    to_wire,
+    wire_bytes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..client.session import Session
     from ..refs import ObjectRef
     from ..wire.frames import Buffer
+    from .ending import Ending
     from .functions import Function
 
+_NO_BUFFERS = BufferFeed(())
 _SCALARS = frozenset({type(None), bool, int, float, str})
+#: The forms of arguments without buffers or references.
+_FORMS = frozenset({type(None), list, bytes})
 
 
 class Call:
@@ -30,7 +44,7 @@ class Call:
 
     __slots__ = (
         "arguments", "cancelled", "dependencies", "feed", "function", "keywords", "number", "owner",
-        "positional", "refs", "serial",
+        "positional", "refs", "serial", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -46,9 +60,18 @@ class Call:
         self.serial = 0
         self.positional: Sequence[Any] = ()
         self.keywords: dict[str, Any] = {}
-        #: References inside the arguments. Held while the call runs; None iff there were none.
+        #: References that came with the call: inside its arguments, their values, its function. Held while
+        #: the call runs; None iff there were none.
         self.refs: list[ObjectRef[Any]] | None = None
         self.cancelled = False
+        #: Whether its coroutine has taken its first step: one that has not would never see a CancelledError.
+        self.started = False
+
+    def clear(self) -> None:
+        """Let go of what came with the call. It is over, but what it has left behind may still name it."""
+        self.arguments = self.dependencies = self.refs = None
+        self.positional, self.keywords = (), {}
+        self.feed = _NO_BUFFERS
 
     @property
     def name(self) -> str:
@@ -74,6 +97,8 @@ def take_buffers(call: Call) -> None:
     """
     if type(call.arguments) is list and call.arguments and type(call.arguments[0]) is list:
         call.arguments = arguments_from_wire(call.arguments, call.feed)
+    elif type(call.arguments) not in _FORMS:
+        raise ProtocolError(f"arguments cannot travel as {type(call.arguments).__name__}")
     if call.dependencies is None:
         return
     if type(call.dependencies) is not list:
@@ -84,18 +109,32 @@ def take_buffers(call: Call) -> None:
             raise ProtocolError("a dependency is not a place and a value")
         place, field = dependency
         remote = type(field) is list and len(field) == 1
-        taken.append((place, field if remote else from_wire(field, call.feed)))
+        taken.append((place, check_addresses(field) if remote else from_wire(field, call.feed)))
     call.dependencies = taken
 
 
 class Runner:
     """Runs calls; what both modes of a worker share."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, end: Ending) -> None:
         self.session = session
-        self._pid = os.getpid()
+        self._end = end
+        self._pid = session.identity.pid
 
     # --- arguments ----------------------------------------------------------------------------------------
+
+    def load(self, call: Call) -> Callable[..., Any]:
+        """The call's function. The first call of it answers for the references in its closure and globals.
+
+        Raises:
+            Exception: whatever unpickling it raises.
+        """
+        function = call.function
+        if function.addresses:
+            self._hold(call, function.addresses)
+        loaded = function.load()
+        function.addresses = ()
+        return loaded
 
     def decode(self, call: Call) -> None:
         """Fill in the call's arguments. Runs user code (unpickling) and may wait for large values.
@@ -110,35 +149,44 @@ class Runner:
         if type(arguments) is tuple:
             payload, addresses = arguments
             if addresses:
-                call.refs = [self.session.restore_ref(address) for address in addresses]
+                self._hold(call, addresses)
         else:
             payload = arguments
         places = call.dependencies or []
-        call.positional, call.keywords = decode_arguments(payload, places, self._dependency)
+        remote: list[Any] = [ref._record for ref in self.await_remote(call)]
+        if remote:
+            # All at once; each is asked for again below, which then need not wait.
+            self.session.waits.wait_all(remote, None, "a coroutine")
+        call.positional, call.keywords = decode_arguments(
+            payload, places, lambda value: self._dependency(call, value)
+        )
 
-    def _dependency(self, value: Any) -> Any:
+    def _dependency(self, call: Call, value: Any) -> Any:
         if type(value) is list:
-            process_id, address, number = value[0]
-            ref = self.session.restore_ref((process_id, address, number))
+            (ref,) = self._hold(call, value)
             return ref.result()
         payload, addresses = value
-        # Held while the value is decoded, so that the references inside find their records.
-        held = [self.session.restore_ref(address) for address in addresses]
-        decoded = decode(payload)
-        del held
-        return decoded
+        self._hold(call, addresses)
+        return decode(payload)
 
     def await_remote(self, call: Call) -> list[ObjectRef[Any]]:
         """References to the arguments that must be fetched from their owners first."""
-        remote = [value[0] for _, value in call.dependencies or () if type(value) is list]
-        return [
-            self.session.restore_ref((process_id, address, number)) for process_id, address, number in remote
-        ]
+        return self._hold(call, [value[0] for _, value in call.dependencies or () if type(value) is list])
+
+    def _hold(self, call: Call, addresses: Iterable[Sequence[Any]]) -> list[ObjectRef[Any]]:
+        """Take references that came with a call, for as long as it runs."""
+        refs = [self.session.restore_ref((where, at, number)) for where, at, number in addresses]
+        if refs:
+            call.refs = call.refs or []
+            call.refs += refs
+        return refs
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
     def succeeded(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         """The row that reports a value. Runs user code (pickling)."""
+        if self.session.forked:
+            self._end.leave_fork(None)
         function = call.function
         if function.returns == 1:
             if type(value) in _SCALARS and type(value) is not int and type(value) is not str:
@@ -157,42 +205,47 @@ class Runner:
             return self.failed(call, error)
 
     def _encode(self, call: Call, value: Any, buffers: list[Buffer]) -> Any:
+        return self._sent(call, self._pickled("the return value", call, value), buffers)
+
+    def _pickled(self, what: str, call: Call, value: Any) -> Payload:
         try:
             payload = encode(value)
         except Exception as error:
             raise TypeError(
-                f"the return value of {call.function.name!r} cannot be pickled: {explain(value, error)}"
+                f"{what} of {call.function.name!r} cannot be pickled: {explain(value, error)}"
             ) from error
+        self._check_size(what, call, wire_bytes(payload))
+        return payload
+
+    def _check_size(self, what: str, call: Call, size: int) -> None:
+        most = self.session.config.largest_value_bytes
+        if size > most:
+            raise ValueError(
+                f"{what} of {call.function.name!r} is {size} bytes when pickled; at most {most} can be sent"
+            )
+
+    def _sent(self, call: Call, payload: Payload, buffers: list[Buffer]) -> Any:
+        """A payload as a field of the report; references inside are held until the owner has registered."""
         if type(payload) is Encoded and payload.refs:
             self.session.peers.pin(call.owner, call.number, payload.refs)
         return to_wire(payload, buffers)
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
-        returns = call.function.returns
-        try:
-            values = list(value)
-        except TypeError:
-            raise TypeError(
-                f"{call.function.name!r} has num_returns={returns} and must return that many values, not one "
-                f"{type(value).__name__}"
-            ) from None
-        if len(values) != returns:
-            raise ValueError(
-                f"{call.function.name!r} has num_returns={returns} but returned {len(values)} values"
-            )
-        fields = []
-        pinned: list[ObjectRef[Any]] = []
-        for item in values:
-            payload = encode(item)
-            if type(payload) is Encoded:
-                pinned.extend(payload.refs)
-            fields.append(to_wire(payload, buffers))
+        payloads = [
+            self._pickled(f"the return value at {position}", call, item)
+            for position, item in enumerate(_values(call.function, value))
+        ]
+        self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
+        pinned = [ref for payload in payloads if type(payload) is Encoded for ref in payload.refs]
         if pinned:
             self.session.peers.pin(call.owner, call.number, pinned)
-        return fields
+        # Only now that none has failed: buffers without a row would be taken for those of the next.
+        return [to_wire(payload, buffers) for payload in payloads]
 
     def failed(self, call: Call, error: BaseException) -> list[Any]:
         """The row that reports what user code raised."""
+        if self.session.forked:
+            self._end.leave_fork(error)
         if call.cancelled:
             return [call.number, m.CANCELLED, None]
         status = m.ERROR
@@ -202,27 +255,46 @@ class Runner:
         except Exception as broken:  # noqa: BLE001 - the classes cannot be unpickled here: that is the failure
             error = broken
         error.__traceback__ = _user_part(error)
-        return [call.number, status, encode_task_error(call.function.name, self._pid, error)]
+        payload = encode_task_error(call.function.name, self._pid, error)
+        # A local variable that holds the error would keep all others alive until the next garbage collection.
+        error.__traceback__ = None
+        return [call.number, status, self._sent(call, payload, [])]
 
     def refused(self, call: Call, error: BaseException) -> list[Any]:
         """The row for a call whose arguments or function could not be had."""
         if isinstance(error, RayTaskError):
-            return [call.number, m.ERROR, encode_error(error)]
+            return [call.number, m.ERROR, self._sent(call, encode_passing(error), [])]
         return self.failed(call, error)
 
     # --- references that outlive the call -------------------------------------------------------------------
 
     def kept(self, call: Call) -> list[ObjectRef[Any]]:
-        """References from the arguments that user code still holds and whose owners do not know it."""
-        if call.refs is None:
+        """Clear a call that is over; return what came with it, is still held, and is not registered."""
+        refs = call.refs
+        call.clear()
+        if refs is None:
             return []
-        records: list[ObjectRecord] = [ref._record for ref in call.refs]  # type: ignore[misc]
-        call.refs = None
-        call.positional, call.keywords = (), {}
+        records: dict[ObjectRecord, None] = dict.fromkeys(ref._record for ref in refs)  # type: ignore[misc]
+        del refs
         session = self.session
         session.owner.drain_dropped()
         with session.owner.lock:
-            return [session.owner.ref_to(record) for record in unregistered(records)]
+            return [session.owner.ref_to(record) for record in unconfirmed(records)]
+
+
+def _values(function: Function, value: Any) -> list[Any]:
+    """The several values of one return."""
+    told, returns = f"{function.name!r} has num_returns={function.returns}", function.returns
+    try:
+        iterator = iter(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{told} and must return that many values, not one {kind}") from None
+    values = list(islice(iterator, returns + 1))
+    if len(values) != returns:
+        count = len(values) if len(values) < returns else f"more than {returns}"
+        raise ValueError(f"{told} but returned {len(value) if hasattr(value, '__len__') else count} values")
+    return values
 
 
 @interruptible

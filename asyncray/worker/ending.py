@@ -17,3 +17,5 @@ class Ending:
     leave: Callable[[], None]
     #: End here and now, whatever runs.
     at_once: Callable[[], None]
+    #: End a child that a task has forked, and that came back from the task with an exception or without.
+    leave_fork: Callable[[BaseException | None], None] = lambda error: None

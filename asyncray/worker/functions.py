@@ -6,32 +6,38 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ProtocolError
+from ..wire import messages as m
+from ..wire.values import check_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from ..refs import RefAddress
 
 
 class Function:
     """A descriptor as a worker knows it: a function and the options its calls share."""
 
     __slots__ = (
-        "_blob", "_function", "function_id", "max_calls", "name", "report_first", "resources", "retry",
-        "returns", "runs",
+        "_blob", "_function", "addresses", "function_id", "max_calls", "name", "report_first", "resources",
+        "retry", "returns", "runs",
     )  # fmt: skip
 
     def __init__(self, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
         self.function_id = function_id
         self._blob = blob
         self._function: Callable[..., Any] | None = None
-        self.name = str(options.get("name", "unknown"))
-        self.returns = int(options.get("returns", 1))
+        self.name: str = _option(options, "name", str, "unknown")
+        self.returns: int = _option(options, "returns", int, 1)
         #: Runs after which the worker ends; 0 is never.
-        self.max_calls = int(options.get("max_calls", 0))
+        self.max_calls: int = _option(options, "max_calls", int, 0)
         #: Whether what ran before must be reported before a call of this starts.
-        self.report_first = bool(options.get("report_first", False))
-        self.resources: dict[str, float] = options.get("resources", {})
+        self.report_first: bool = _option(options, "report_first", bool, default=False)
+        self.resources: dict[str, float] = _option(options, "resources", dict, {})
         #: True for every exception, or the pickled classes that make a call run again.
-        self.retry: bool | bytes = options.get("retry", False)
+        self.retry: bool | bytes = _option(options, "retry", (bool, bytes), default=False)
+        #: References in its closure and globals, until it was loaded.
+        self.addresses: Sequence[RefAddress] = check_addresses(options.get("refs", []))
         self.runs = 0
 
     def load(self) -> Callable[..., Any]:
@@ -55,6 +61,13 @@ class Function:
         return isinstance(error, classes)
 
 
+def _option(options: dict[str, Any], name: str, kind: Any, default: Any) -> Any:
+    value = options.get(name, default)
+    if not isinstance(value, kind) or (kind is int and value < 0):
+        raise ProtocolError(f"the option {name!r} of a function cannot be {value!r}")
+    return value
+
+
 class FunctionTable:
     """The descriptors of one owner, by its numbers for them; equal functions of all owners are shared."""
 
@@ -62,11 +75,20 @@ class FunctionTable:
         self._by_number: dict[int, Function] = {}
 
     def describe(self, number: int, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
-        """An owner tells what a number means."""
+        """An owner tells what a number means.
+
+        Raises:
+            ProtocolError: when an option is of the wrong type.
+        """
         self._by_number[number] = Function(function_id, blob, options)
+
+    def forget(self, numbers: list[Any]) -> list[Function]:
+        """An owner will never use these numbers again; returns what they meant, for the caller to drop."""
+        m.check_numbers("FORGET", numbers)
+        return [self._by_number.pop(number) for number in numbers if number in self._by_number]
 
     def __getitem__(self, number: int) -> Function:
         try:
             return self._by_number[number]
-        except KeyError:
-            raise ProtocolError(f"function {number} was never described") from None
+        except (KeyError, TypeError):
+            raise ProtocolError(f"function {number!r} was never described") from None

@@ -4,43 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib
 import os
-import pickle
 import socket
 import sys
 import time
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..client.environments import unpack_environment
+from ..client.interrupts import InterruptGuard, Interrupts
 from ..client.portal import LoopThread
 from ..client.session import Session, Surroundings
 from ..client.waiting import ThreadParker
 from ..config import Config
 from ..ids import new_process_id
+from ..net.channel import SocketArrivals
 from ..net.loops import new_loop
 from ..net.stream import StreamConnection, UnixNetwork
+from ..node.marks import cell
+from ..node.spawn import acts_at_start
 from ..process import current
-from ..wire import messages as m
+from ..runtime_env import RuntimeEnv
 from ..wire.handshake import Credentials, Identity
 from .async_mode import AsyncWorker
 from .ending import Ending
+from .joining import register, run_hook
 from .output import install
 from .scope import WorkerScope
 from .sync_mode import SyncWorker
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from ..runtime_env import RuntimeEnv
-
-
-def run_worker(control_fd: int, settings: dict[str, Any]) -> None:
+def run_worker(control_fd: int, mark_fd: int, settings: dict[str, Any]) -> None:
     """Run a worker in this freshly forked process, until its node or its work ends.
 
     Args:
         control_fd: The connection to the node.
+        mark_fd: Where it notes what it runs.
         settings: What Boot.for_worker made.
     """
     install()
@@ -48,28 +46,39 @@ def run_worker(control_fd: int, settings: dict[str, Any]) -> None:
     control = socket.socket(fileno=control_fd)
     loop = new_loop(settings["loop"])
     failure = _apply_environment(settings)
+    mark = cell(mark_fd)
+    os.close(mark_fd)
     if settings["mode"] == "async":
         _run_async(loop, control, settings, failure)
     else:
-        _run_sync(loop, control, settings, failure)
+        _run_sync(loop, control, mark, settings, failure)
     atexit._run_exitfuncs()
 
 
 def _run_sync(
-    loop: asyncio.AbstractEventLoop, control: socket.socket, settings: dict[str, Any], failure: str
+    loop: asyncio.AbstractEventLoop,
+    control: socket.socket,
+    mark: memoryview,
+    settings: dict[str, Any],
+    failure: str,
 ) -> None:
     portal = LoopThread(loop)
     portal.start()
     scope = WorkerScope()
+    cancels = Interrupts()
 
     def build() -> tuple[Session, SyncWorker]:
         session = _session(loop, control, settings, scope)
-        return session, SyncWorker(session, scope, time.monotonic, Ending(lambda: None, _end_at_once))
+        end = Ending(lambda: None, _end_at_once, _leave_fork)
+        arrivals = SocketArrivals()
+        return session, SyncWorker(session, scope, time.monotonic, end, arrivals, cancels.ask, mark)
 
     session, worker = portal.call(build)
-    worker.install()
-    failure = failure or _run_hook(settings)
-    portal.call(lambda: _register(session, settings, worker.retire, failure))
+    cancels.wanted = worker.is_interrupt_wanted
+    cancels.install()
+    InterruptGuard(Interrupts(worker.is_running)).install()
+    failure = failure or run_hook(session.environment)
+    portal.call(lambda: register(session, settings["number"], worker.retire, failure))
     worker.run()
     portal.call(session.close)
 
@@ -80,9 +89,9 @@ def _run_async(
     asyncio.set_event_loop(loop)
     scope = WorkerScope()
     session = _session(loop, control, settings, scope)
-    worker = AsyncWorker(session, scope, time.monotonic, Ending(loop.stop, _end_at_once))
-    failure = failure or _run_hook(settings)
-    _register(session, settings, worker.retire, failure)
+    worker = AsyncWorker(session, scope, time.monotonic, Ending(loop.stop, _end_at_once, _leave_fork))
+    failure = failure or run_hook(session.environment)
+    register(session, settings["number"], worker.retire, failure)
     loop.run_forever()
     session.close()
 
@@ -110,6 +119,7 @@ def _session(
         namespace=settings["namespace"],
     )
     session = Session(surroundings, scope)
+    session.facts = settings["facts"]
 
     def on_wake() -> None:
         os.eventfd_read(wake_fd)
@@ -128,27 +138,32 @@ def _end_at_once() -> None:
     os._exit(1)
 
 
-def _register(session: Session, settings: dict[str, Any], retire: Callable[[], bool], failure: str) -> None:
-    """Tell the node that this worker can be lent, or why it never can. On the loop."""
-
-    def asked_to_retire() -> None:
-        if not retire():
-            session.control.send([m.KEEP])
-
-    session.on_node_message[m.RETIRE] = asked_to_retire
-    if failure:
-        session.control.send([m.BROKEN, failure])
-    else:
-        identity = session.identity
-        session.control.send([m.REGISTER, settings["number"], identity.address, identity.process_id])
+def _leave_fork(error: BaseException | None) -> None:
+    """End as the fork of an ordinary program does: with its exit code, or a traceback if it raised."""
+    code: object = 0
+    if isinstance(error, SystemExit):
+        code = error.code or 0
+    elif error is not None:
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = 1
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)  # noqa: T201 - what sys.exit("text") does
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def _apply_environment(settings: dict[str, Any]) -> str:
     """Become what the runtime environment asks for; returns what went wrong, or nothing."""
     environment = _environment(settings)
-    os.environ.update(environment.environment(os.environ))
-    if settings["gpus"] or "CUDA_VISIBLE_DEVICES" not in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, settings["gpus"]))
+    # Those that act at an interpreter's start stand there already: this process's template has them.
+    later = tuple(item for item in environment.env_vars if not acts_at_start(item[0]))
+    os.environ.update(RuntimeEnv(env_vars=later).environment(os.environ))
+    gpus = settings["facts"]["gpus"]
+    if gpus or "CUDA_VISIBLE_DEVICES" not in dict(environment.env_vars):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
     try:
         if environment.working_dir is not None:
             os.chdir(environment.working_dir)
@@ -157,22 +172,6 @@ def _apply_environment(settings: dict[str, Any]) -> str:
         return f"the working_dir cannot be entered: {error}"
     for module in environment.py_modules:
         sys.path.insert(0, os.path.dirname(module))
-    return ""
-
-
-def _run_hook(settings: dict[str, Any]) -> str:
-    hook = _environment(settings).worker_process_setup_hook
-    if hook is None:
-        return ""
-    try:
-        if isinstance(hook, str):
-            module, _, name = hook.rpartition(".")
-            hook = getattr(importlib.import_module(module), name)
-        elif isinstance(hook, bytes):
-            hook = pickle.loads(hook)
-        hook()
-    except Exception:  # noqa: BLE001 - a user's hook; whoever asked for it hears what it raised
-        return "the worker_process_setup_hook failed:\n" + traceback.format_exc()
     return ""
 
 

@@ -1,12 +1,22 @@
-"""A worker's output: in whole lines, marked with the name of the task that writes."""
+"""A worker's output: in whole lines, marked with the name of the task that writes.
+
+Rule 1: what a task has printed is in the pipe before its result is reported.
+Rule 2: what Python code writes is always marked with the right name. What C code and child processes write
+        past sys.stdout carries no mark of its own; so the name is told ahead too, but no more than once a
+        millisecond, and where there is no time for it, no name stands rather than a wrong one.
+"""
 
 from __future__ import annotations
 
 import io
 import sys
-from typing import Any, cast
+from typing import Any, Final
 
-_MARK = b"\0"
+from ..wire.messages import OUTPUT_MARK
+from .scope import running_call
+
+#: Seconds between two names that are told ahead of any output.
+_PACE_S: Final = 0.001
 
 
 class MarkedPipe(io.RawIOBase):
@@ -15,20 +25,32 @@ class MarkedPipe(io.RawIOBase):
     def __init__(self, fd: int) -> None:
         self._file = io.FileIO(fd, "w", closefd=False)
         self.name = self._file.name
-        #: Name of the task that runs; announced only when it writes.
-        self.task = b""
-        self._announced = b""
+        #: Name of the task that runs, for threads of its own; a coroutine's name comes from its context.
+        self.task = ""
+        #: The name that was told last.
+        self.told = ""
+        self._told_at = 0.0
 
-    def write(self, data: Any) -> int:
-        """Write all of *data*."""
-        if self.task != self._announced:
-            self._announced = self.task
-            self._file.write(_MARK + self.task + b"\n")
-        view = memoryview(data).cast("B")
-        total = len(view)
-        while len(view):
-            view = view[self._file.write(view) or 0 :]
-        return total
+    def tell_ahead(self, now: float) -> None:
+        """A task has begun whose name was not the last told; *now* is in seconds."""
+        if now - self._told_at >= _PACE_S:
+            self._told_at = now
+            self._tell(self.task)
+        elif self.told:
+            self._tell("")
+
+    def write(self, data: Any) -> int | None:
+        """Write what the pipe takes of *data*; returns how much that was."""
+        call = running_call.get()
+        task = self.task if call is None else call.function.name
+        if task != self.told:
+            self._tell(task)
+        return self._file.write(data)
+
+    def _tell(self, task: str) -> None:
+        line = task.replace("\n", " ").encode(errors="backslashreplace")
+        self._file.write(OUTPUT_MARK + line + b"\n")
+        self.told = task
 
     def writable(self) -> bool:
         """Yes."""
@@ -39,21 +61,30 @@ class MarkedPipe(io.RawIOBase):
         return self._file.fileno()
 
 
+#: This process's own streams, with their pipes; none where no worker process has been set up.
+_streams: Final[list[tuple[io.TextIOWrapper, MarkedPipe]]] = []
+
+
 def install() -> None:
     """Replace sys.stdout and sys.stderr by marked, line-buffered ones."""
-    sys.stdout = _stream(1)
-    sys.stderr = _stream(2)
+    for fd in (1, 2):
+        pipe = MarkedPipe(fd)
+        buffered = io.BufferedWriter(pipe, 64 * 1024)
+        stream = io.TextIOWrapper(buffered, "utf-8", errors="backslashreplace", line_buffering=True)
+        _streams.append((stream, pipe))
+    sys.stdout, sys.stderr = (stream for stream, _ in _streams)
 
 
-def _stream(fd: int) -> io.TextIOWrapper:
-    buffered = io.BufferedWriter(MarkedPipe(fd), 64 * 1024)
-    return io.TextIOWrapper(buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+def announce(task: str, now: float) -> None:
+    """What is written from here on is the task's; *now* is in seconds."""
+    for _, pipe in _streams:
+        pipe.task = task
+        if task != pipe.told:
+            pipe.tell_ahead(now)
 
 
-def announce(name: str) -> None:
-    """What is written from here on is task *name*'s."""
-    for stream in (sys.stdout, sys.stderr):
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
-        if isinstance(raw, MarkedPipe):
-            cast("io.TextIOWrapper", stream).flush()
-            raw.task = name.encode()
+def flush() -> None:
+    """Write what a task has printed without an end of line."""
+    for stream, _ in _streams:
+        if not stream.closed:
+            stream.flush()

@@ -12,26 +12,25 @@ after it, because the owner recalls the queue of a worker that stands still, and
 
 from __future__ import annotations
 
-import os
-import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..client.interrupts import InterruptGuard, interrupt_main
 from ..exceptions import ProtocolError
 from ..net.channel import TaskChannel
 from ..wire import messages as m
-from ..wire.values import BufferFeed
+from ..wire.handshake import check_refusal
+from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers
-from .functions import FunctionTable
-from .output import announce
+from .functions import Function, FunctionTable
+from .output import announce, flush
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..client.session import Session
+    from ..net.channel import Arrivals
     from ..net.connection import Connection
     from ..net.stream import StreamConnection
     from ..wire.frames import Buffer, Frame, Message
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 #: Seconds of short calls whose results are reported together.
 _GATHER_S: Final = 0.0005
-#: Bytes of large results that are not gathered further.
+#: Bytes of results that are not gathered further.
 _GATHER_BYTES: Final = 256 * 1024
 
 
@@ -52,6 +51,8 @@ class Owner:
         self.rows: list[list[Any]] = []
         self.buffers: list[Buffer] = []
         self.busy_s = 0.0
+        #: About how much the gathered results take.
+        self.size_bytes = 0
         self._lock = threading.Lock()
 
     def add(self, row: list[Any], buffers: list[Buffer], busy_s: float) -> None:
@@ -60,6 +61,7 @@ class Owner:
             self.rows.append(row)
             self.buffers += buffers
             self.busy_s += busy_s
+            self.size_bytes += field_bytes(row[2])
 
     def report(self) -> None:
         """Send what was gathered. From either thread."""
@@ -67,38 +69,56 @@ class Owner:
             if not self.rows:
                 return
             message: Message = [m.RESULTS, self.rows, self.busy_s]
-            buffers, self.rows, self.buffers, self.busy_s = self.buffers, [], [], 0.0
+            buffers, self.rows, self.buffers = self.buffers, [], []
+            self.busy_s, self.size_bytes = 0.0, 0
             self.channel.send(message, buffers)
 
 
 class SyncWorker:
-    """Runs synchronous calls in the main thread."""
+    """Runs synchronous calls in the main thread.
 
-    def __init__(self, session: Session, scope: WorkerScope, clock: Callable[[], float], end: Ending) -> None:
+    Args:
+        session: The worker's session.
+        scope: What the session knows of the running call.
+        clock: Seconds that only go forward.
+        end: The ways out of the process.
+        arrivals: How the main thread waits for calls.
+        interrupt: Raises KeyboardInterrupt in the main thread, if `is_interrupt_wanted` says so by then.
+        mark: Where the number of the running call stands, for whoever survives this process.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        scope: WorkerScope,
+        clock: Callable[[], float],
+        end: Ending,
+        arrivals: Arrivals,
+        interrupt: Callable[[], None],
+        mark: memoryview | list[int] | None = None,
+    ) -> None:
         self._session = session
         self._scope = scope
         self._clock = clock
         self._end = end
-        self._runner = Runner(session)
+        self._runner = Runner(session, end)
         self._lock = threading.Lock()
         self._inbox: deque[tuple[Owner, Call]] = deque()
         self._owners: dict[int, Owner] = {}
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._arrivals = arrivals
+        self._interrupt = interrupt
+        self._mark = [0] if mark is None else mark
         self._current: tuple[Owner, Call] | None = None
         #: The call that must be interrupted; None iff no cancel is under way.
         self._target: Call | None = None
         self._leaving = False
         self._gathered_at = 0.0
-        self._guard = InterruptGuard(session.call_later, self._is_wanted)
+        self._gather_bytes = min(_GATHER_BYTES, session.config.batch_bytes)
+        #: Functions that owners are done with, to be dropped outside the lock: that may run destructors.
+        self._forgotten: list[Function] = []
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
-
-    def install(self) -> None:
-        """Take SIGINT over. In the main thread."""
-        self._guard.install()
 
     # --- the main thread ----------------------------------------------------------------------------------
 
@@ -109,6 +129,10 @@ class SyncWorker:
                 self._fill()
             else:
                 self._run(*taken)
+        unneeded = threading.Lock()
+        unneeded.acquire()
+        self._session.call_soon(self._session.when_unneeded, unneeded.release)
+        self._session.waits.park(unneeded, None)
 
     def _next(self) -> tuple[Owner, Call] | None:
         """Take the next call; from here on it is the running one, and not handed back any more."""
@@ -118,30 +142,38 @@ class SyncWorker:
             return self._current
 
     def _fill(self) -> None:
-        for fd, _ in self._epoll.poll():
-            if fd == self._wake:
-                os.eventfd_read(self._wake)
-            elif (owner := self._owners.get(fd)) is not None:
+        for fd in self._arrivals.wait():
+            if (owner := self._owners.get(fd)) is not None:
                 with self._lock:
                     self._read(owner)
+        self._forgotten.clear()
 
     def _read(self, owner: Owner) -> None:
         """Take what has arrived from an owner. The lock is held."""
+        self._take_all(owner, owner.channel.read)
+
+    def _take_all(self, owner: Owner, read: Callable[[], list[Frame]]) -> None:
+        """Take an owner's frames. What is wrong with one ends its connection and nothing else."""
         fd = owner.channel.fileno()
         try:
-            for frame in owner.channel.read():
+            for frame in read():
                 self._take(owner, frame)
-        except ProtocolError:
-            owner.channel.close()
+        except ProtocolError as error:
+            owner.channel.close(error)
         if owner.channel.closed:
-            # Closing has taken the socket out of the epoll set. What the owner had sent is of no use now.
+            # What the owner had sent is of no use now.
             self._owners.pop(fd, None)
             self._inbox = deque(item for item in self._inbox if item[0] is not owner)
+            self._session.call_soon(self._session.peers.unpin_all, owner.channel.peer.process_id)
 
     def _take(self, owner: Owner, frame: Frame) -> None:
+        check_refusal(frame[0])
         message = m.check(frame[0])
         if message[0] == m.DESCRIBE:
             owner.functions.describe(*message[1:])
+            return
+        if message[0] == m.FORGET:
+            self._forgotten += owner.functions.forget(message[1])
             return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
@@ -157,11 +189,13 @@ class SyncWorker:
     def _run(self, owner: Owner, call: Call) -> None:
         if call.function.report_first:
             owner.report()
+        self._mark[0] = call.number
         started = self._clock()
         self._scope.begin(call)
         buffers: list[Buffer] = []
-        row = self._outcome(call, buffers)
+        row = self._outcome(call, started, buffers)
         self._current = None
+        self._scope.end(call)
         kept = self._runner.kept(call)
         if kept:
             self._register(kept)
@@ -174,14 +208,14 @@ class SyncWorker:
         owner.add(row, buffers, now - started)
         self._maybe_report(owner, now, buffers)
 
-    def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
+    def _outcome(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
         """Run a call; returns the row that reports it."""
         token = running_call.set(call)
-        announce(call.function.name)
+        announce(call.function.name, started)
         runner = self._runner
         try:
             try:
-                function = call.function.load()
+                function = runner.load(call)
                 runner.decode(call)
             except BaseException as error:  # noqa: BLE001 - the call's failure
                 return runner.refused(call, error)
@@ -191,12 +225,16 @@ class SyncWorker:
             except BaseException as error:  # noqa: BLE001 - the call's failure, KeyboardInterrupt and exit too
                 return runner.failed(call, error)
         finally:
+            flush()
             running_call.reset(token)
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
-        if self._inbox and now - self._gathered_at < _GATHER_S and not buffers and not self._leaving:
+        soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
+        if self._inbox and soon and not buffers and not self._leaving:
             return
         owner.report()
+        if not owner.channel.closed:  # a report that did not get through is none
+            self._mark[0] = 0
         self._gathered_at = now
 
     def _register(self, kept: list[Any]) -> None:
@@ -204,7 +242,7 @@ class SyncWorker:
         done = threading.Lock()
         done.acquire()
         self._session.call_soon(self._session.peers.register, kept, done.release)
-        done.acquire()
+        self._session.waits.park(done, None)
 
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""
@@ -232,11 +270,13 @@ class SyncWorker:
         owner = Owner(channel)
         with self._lock:
             self._owners[channel.fileno()] = owner
-            for frame in decoder.feed(b""):
-                self._take(owner, frame)
-        self._epoll.register(channel.fileno(), select.EPOLLIN)
+            # What came right behind the hello.
+            self._take_all(owner, lambda: decoder.feed(b""))
+            if channel.closed:
+                return
+        self._arrivals.add(channel)
         if self._inbox:
-            os.eventfd_write(self._wake, 1)
+            self._arrivals.wake()
 
     def _on_peer_message(self, connection: Connection, message: Message) -> None:
         owner = self._owner_of(connection.peer.process_id)
@@ -268,24 +308,40 @@ class SyncWorker:
                 self._inbox.remove(found)
                 owner.add([number, m.CANCELLED, None], [], 0.0)
             current = self._current
+            if self._inbox:
+                # What was read here, the main thread would wait for.
+                self._arrivals.wake()
         if found is not None:
             owner.report()
         elif current is not None and current[0] is owner and current[1].number == number:
             self._cancel_running(owner, current[1], force=force, recursive=recursive)
 
     def _cancel_running(self, owner: Owner, call: Call, *, force: bool, recursive: bool) -> None:
+        if call.cancelled and not force:
+            return  # a second KeyboardInterrupt would hit its clean-up
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
         if force:
-            with self._lock:
-                self._hand_back(owner, m.BLOCKS)
-            owner.report()
-            self._end.at_once()
+            self._kill_running(owner, call)
+            return
         self._target = call
-        interrupt_main()
+        self._interrupt()
 
-    def _is_wanted(self) -> bool:
+    def _kill_running(self, owner: Owner, call: Call) -> None:
+        """End this process, unless the call has ended by itself: nothing else may be hit."""
+        with self._lock:  # while it is held, the main thread starts no other call
+            if self._current is not None and self._current[1] is call:
+                self._hand_back(owner, m.BLOCKS)
+                owner.report()
+                self._end.at_once()
+
+    def is_running(self) -> bool:
+        """Whether a call runs now: a SIGINT is its own then, and nobody's otherwise."""
+        return self._current is not None
+
+    def is_interrupt_wanted(self) -> bool:
+        """Whether the call that runs now is one that must be interrupted."""
         current = self._current
         return current is not None and current[1] is self._target
 
@@ -293,6 +349,10 @@ class SyncWorker:
         """The node has no use for this worker; False when something here is still needed. On the loop."""
         if self._current is not None or self._inbox or self._session.is_needed():
             return False
-        self._leaving = True
-        os.eventfd_write(self._wake, 1)
+        self.leave()
         return True
+
+    def leave(self) -> None:
+        """Run no more calls: the worker ends. From any thread."""
+        self._leaving = True
+        self._arrivals.wake()

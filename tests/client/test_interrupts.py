@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asyncray.client.interrupts as interrupts_module
-from asyncray.client.interrupts import InterruptGuard, interrupt_main, interruptible, may_interrupt
+from asyncray.client.interrupts import InterruptGuard, Interrupts, interruptible, may_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(interrupts_module.__file__).parent.parent
 COUNT = itertools.count()
-Later = list[tuple[float, Callable[[], None]]]
+Threads = list[Callable[[], None]]
 
 
 @pytest.fixture(autouse=True)
 def pythons_own_handler() -> Iterator[None]:
-    """Begin with Python's own handler, and end with the one that was there."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Begin with Python's own handler, and end with those that were there."""
+    numbers = [signal.SIGINT, *range(signal.SIGRTMIN + 1, signal.SIGRTMAX)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def of_the_package() -> Callable[[Callable[[], Any]], Any]:
@@ -128,52 +131,112 @@ def test_a_folder_whose_name_begins_like_ours_is_not_ours() -> None:
 # ---- the handler ----
 
 
-def guard(later: Later, wanted: Callable[[], bool] = lambda: True) -> InterruptGuard:
-    made = InterruptGuard(lambda seconds, call: later.append((seconds, call)), wanted)
+def interrupts(threads: Threads, wanted: Callable[[], bool] = lambda: True) -> Interrupts:
+    """Interrupts whose threads run when the test lets them."""
+    made = Interrupts(wanted, threads.append)
+    made.install()
+    return made
+
+
+def guard(threads: Threads, wanted: Callable[[], bool] = lambda: True) -> InterruptGuard:
+    made = InterruptGuard(Interrupts(wanted, threads.append))
     made.install()
     return made
 
 
 def test_a_signal_in_user_code_raises() -> None:
-    later: Later = []
-    installed = guard(later)
+    threads: Threads = []
+    installed = guard(threads)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-    assert later == []
+    assert threads == []
     installed.uninstall()
 
 
-def test_a_signal_in_our_code_comes_back_later_and_then_raises() -> None:
-    later: Later = []
-    installed = guard(later)
+def test_a_signal_in_our_code_comes_back_later_and_then_raises_once() -> None:
+    threads: Threads = []
+    installed = guard(threads)
     of_the_package()(lambda: signal.raise_signal(signal.SIGINT))
-    [(seconds, again)] = later
-    assert 0 < seconds < 0.1
-    assert again is interrupt_main
+    [insist] = threads
     with pytest.raises(KeyboardInterrupt):
-        on_another_thread(again)
+        on_another_thread(insist)
+    insist()  # nothing is due any more: it sends nothing, and ends
     installed.uninstall()
 
 
-def test_it_is_put_off_as_often_as_it_must_be() -> None:
-    later: Later = []
-    installed = guard(later)
-    ours = of_the_package()
-    ours(lambda: signal.raise_signal(signal.SIGINT))
-    ours(later[0][1])
-    assert len(later) == 2
+def test_one_that_is_put_off_is_sent_again_until_it_finds_a_place() -> None:
+    threads: Threads = []
+    looks = itertools.count(1)
+    enough = threading.Event()
+
+    def wanted() -> bool:
+        if next(looks) == 5:
+            enough.set()
+        return True
+
+    made = interrupts(threads, wanted)
+
+    def stay_in_our_code() -> None:
+        made.ask()
+        threading.Thread(target=threads[0]).start()
+        enough.wait(30)
+
+    def wait_after_that() -> None:
+        of_the_package()(stay_in_our_code)
+        threading.Event().wait(30)
+
     with pytest.raises(KeyboardInterrupt):
-        on_another_thread(later[1][1])
-    installed.uninstall()
+        wait_after_that()
+    assert enough.is_set()
+    assert not made._due
 
 
-def test_a_signal_that_is_not_meant_for_what_runs_is_dropped() -> None:
-    later: Later = []
-    installed = guard(later, wanted=lambda: False)
+def test_an_interrupt_that_another_thread_asks_for_is_raised_once() -> None:
+    threads: Threads = []
+    made = interrupts(threads)
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(made.ask)
+    threads[0]()
+    assert not made._due
+
+
+def test_one_that_is_not_meant_for_what_runs_is_dropped() -> None:
+    threads: Threads = []
+    installed = guard(threads, wanted=lambda: False)
     signal.raise_signal(signal.SIGINT)
     of_the_package()(lambda: signal.raise_signal(signal.SIGINT))
-    assert later == []
+    assert threads == []
     installed.uninstall()
+
+
+def test_one_that_was_put_off_is_dropped_when_what_it_was_meant_for_has_ended() -> None:
+    threads: Threads = []
+    meant = [True]
+    made = interrupts(threads, wanted=lambda: bool(meant))
+    of_the_package()(made.ask)
+    meant.clear()
+    threads[0]()
+    assert not made._due
+
+
+def test_where_no_thread_can_be_had_the_next_signal_looks_for_a_place() -> None:
+    def start_thread(run: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    made = Interrupts(start_thread=start_thread)
+    made.install()
+    of_the_package()(made.ask)
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(made._send)
+    assert not made._due
+
+
+def test_each_has_a_signal_of_its_own() -> None:
+    one, other = interrupts([], wanted=lambda: False), interrupts([])
+    with pytest.raises(KeyboardInterrupt):
+        on_another_thread(other.ask)
+    one.ask()
+    assert one._signal != other._signal
 
 
 # ---- taking and giving back ----
@@ -211,10 +274,3 @@ def test_another_thread_takes_nothing_over() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_another_thread_can_interrupt_the_main_thread() -> None:
-    installed = guard([])
-    with pytest.raises(KeyboardInterrupt):
-        on_another_thread(interrupt_main)
-    installed.uninstall()

@@ -1,0 +1,151 @@
+"""A simulated worker: the worker's own two modes, on the loop of the simulation."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..client.environments import unpack_environment
+from ..client.session import Session, Surroundings, TaskScope
+from ..config import Config
+from ..ids import new_process_id
+from ..net.memory import MemoryArrivals, MemoryNetwork
+from ..net.stream import StreamConnection
+from ..wire.handshake import Credentials, Identity
+from ..worker.async_mode import AsyncWorker
+from ..worker.ending import Ending
+from ..worker.joining import register, run_hook
+from ..worker.scope import WorkerScope
+from ..worker.sync_mode import SyncWorker
+from .machine import EXITED, FAILED
+
+if TYPE_CHECKING:
+    from ..net.memory import MemorySocket
+    from ..runtime_env import RuntimeEnv
+    from .machine import SimulatedMachine, SimulatedProcess
+    from .threads import TurnThread
+
+
+def new_session(
+    machine: SimulatedMachine,
+    process: SimulatedProcess,
+    control: StreamConnection,
+    scope: TaskScope,
+    settings: dict[str, Any],
+) -> Session:
+    """The session of a simulated process. In the context of the process.
+
+    Args:
+        machine: Where the process lives.
+        process: The process.
+        control: Its connection to the node.
+        scope: What is known of its running call.
+        settings: What Boot.for_worker makes, with the process's id in "process_id".
+    """
+    config = Config.from_wire(settings["config"])
+    credentials = Credentials(settings["session_id"], settings["token"])
+    process_id = settings["process_id"]
+    address = f"asyncray-{credentials.session_id.hex()}-{process_id.hex()}"
+    identity = Identity(process_id, address, process.pid)
+    woken: list[Session] = []
+
+    def wake() -> None:
+        # Called from destructors, in whichever process drops the last reference.
+        machine.loop.call_soon_threadsafe(woken[0].on_wake, context=process.context)
+
+    session = Session(
+        Surroundings(
+            config=config,
+            loop=machine.loop,
+            network=MemoryNetwork(machine.hub, credentials, identity, config.max_frame_bytes),
+            control=control,
+            identity=identity,
+            parker=machine.parker,
+            clock=machine.loop.time,
+            wake=wake,
+            environment=unpack_environment(settings["environment"]),
+            namespace=settings["namespace"],
+        ),
+        scope,
+    )
+    woken.append(session)
+    session.facts = settings["facts"]
+    process.process.session = session
+    return session
+
+
+class SimulatedWorker:
+    """One worker's process, from its start to its registration.
+
+    Args:
+        machine: Where it lives.
+        process: Its process.
+        control: Its end of the connection to the node.
+        settings: What Boot.for_worker made.
+    """
+
+    def __init__(
+        self,
+        machine: SimulatedMachine,
+        process: SimulatedProcess,
+        control: MemorySocket,
+        settings: dict[str, Any],
+    ) -> None:
+        self._machine = machine
+        self._process = process
+        self._control = control
+        self._settings = settings
+        #: Number of the running call, for the node.
+        self.mark = [0]
+        process.process.worker = True
+
+    def run(self) -> None:
+        """Become what the settings say, and register. On the loop, in the context of the process."""
+        if not self._process.alive:
+            return
+        settings = self._settings
+        config = Config.from_wire(settings["config"])
+        connection = StreamConnection(self._control, self._machine.hub, config.max_frame_bytes)
+        settings["process_id"] = new_process_id(self._machine.rng.randbytes)
+        is_async = settings["mode"] == "async"
+        scope = WorkerScope() if is_async else WorkerScope(self._in_thread)
+        session = new_session(self._machine, self._process, connection, scope, settings)
+        # As in reality: without its node a worker ends.
+        connection.on_close = lambda closed, error: self._process.end(FAILED)
+        connection.start()
+        end = Ending(lambda: self._process.end(EXITED), lambda: self._process.end(FAILED))
+        if is_async:
+            retire = AsyncWorker(session, scope, self._machine.loop.time, end).retire
+        else:
+            retire = self._run_sync(session, scope, end).retire
+        failure = _refused(session.environment) or run_hook(session.environment)
+        register(session, settings["number"], retire, failure)
+
+    def _run_sync(self, session: Session, scope: WorkerScope, end: Ending) -> SyncWorker:
+        machine, process = self._machine, self._process
+        arrivals = MemoryArrivals(machine.hub, machine.parker.park)
+        threads: list[TurnThread] = []
+
+        def interrupt() -> None:
+            if worker.is_interrupt_wanted():
+                machine.turns.interrupt(threads[0], KeyboardInterrupt())
+
+        def run() -> None:
+            worker.run()
+            process.end(EXITED)
+
+        worker = SyncWorker(session, scope, machine.loop.time, end, arrivals, interrupt, self.mark)
+        # What was sent to it and not begun never runs.
+        process.on_end.append(worker.leave)
+        threads.append(process.start_thread(run))
+        return worker
+
+    def _in_thread(self) -> bool:
+        return threading.current_thread() in self._process.threads
+
+
+def _refused(environment: RuntimeEnv) -> str:
+    """Why a simulated worker cannot be what a runtime environment asks for; empty when it can."""
+    if environment.env_vars or environment.working_dir or environment.py_modules:
+        return "simulated workers share one process: env_vars, working_dir and py_modules cannot be simulated"
+    return ""

@@ -1,0 +1,1 @@
+"""Tests with real processes: a driver, its node and its workers."""

@@ -1,0 +1,14 @@
+"""What simulated tasks note for their test: all of them share this module, as they share their process."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+#: How often each thing was noted. Each test clears it first.
+noted: Counter[str] = Counter()
+
+
+def note(what: str) -> int:
+    """Note something; return how often that has happened by now."""
+    noted[what] += 1
+    return noted[what]
