@@ -14,7 +14,7 @@ from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers
-from .functions import FunctionTable
+from .functions import FunctionTable, let_go
 from .output import flush
 from .scope import WorkerScope, running_call
 
@@ -94,7 +94,7 @@ class AsyncWorker:
             owner.functions.describe(*message[1:])
             return
         if message[0] == m.FORGET:
-            owner.functions.forget(message[1])
+            let_go(owner.functions.forget(message[1]))
             return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ class Function:
     """A descriptor as a worker knows it: a function and the options its calls share."""
 
     __slots__ = (
-        "_blob", "_function", "addresses", "function_id", "max_calls", "name", "report_first", "resources",
-        "retry", "returns", "runs",
+        "_blob", "_function", "addresses", "function_id", "holds", "max_calls", "name", "report_first",
+        "resources", "retry", "returns", "runs",
     )  # fmt: skip
 
     def __init__(self, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
@@ -38,6 +39,8 @@ class Function:
         self.retry: bool | bytes = _option(options, "retry", (bool, bytes), default=False)
         #: References in its closure and globals, until it was loaded.
         self.addresses: Sequence[RefAddress] = check_addresses(options.get("refs", []))
+        #: Whether there are any.
+        self.holds = bool(self.addresses)
         self.runs = 0
 
     def load(self) -> Callable[..., Any]:
@@ -66,6 +69,15 @@ def _option(options: dict[str, Any], name: str, kind: Any, default: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and value < 0):
         raise ProtocolError(f"the option {name!r} of a function cannot be {value!r}")
     return value
+
+
+def let_go(functions: list[Function]) -> None:
+    """Drop functions that nobody will call again, and empty the list. Runs destructors."""
+    holding = any(function.holds for function in functions)
+    functions.clear()
+    if holding:
+        # One that calls itself is a cycle, and would hold its references until the next collection.
+        gc.collect()
 
 
 class FunctionTable:

@@ -22,7 +22,7 @@ from ..wire import messages as m
 from ..wire.handshake import check_refusal
 from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers
-from .functions import Function, FunctionTable
+from .functions import Function, FunctionTable, let_go
 from .output import announce, flush
 from .scope import WorkerScope, running_call
 
@@ -146,7 +146,7 @@ class SyncWorker:
             if (owner := self._owners.get(fd)) is not None:
                 with self._lock:
                     self._read(owner)
-        self._forgotten.clear()
+        let_go(self._forgotten)
 
     def _read(self, owner: Owner) -> None:
         """Take what has arrived from an owner. The lock is held."""

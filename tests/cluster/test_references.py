@@ -234,6 +234,26 @@ def test_references_in_a_function_live_as_long_as_the_function(tables: Tables) -
     tables.settle()
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_references_in_a_function_that_calls_itself_go_with_it(tables: Tables, is_async: bool) -> None:
+    def make(held: Any) -> Any:
+        @remote
+        def descend(levels: int) -> Any:
+            return ray.get(descend.remote(levels - 1)) if levels else ray.get(held)
+
+        @remote
+        async def descend_async(levels: int) -> Any:
+            return await descend_async.remote(levels - 1) if levels else await held
+
+        return descend_async if is_async else descend
+
+    descend = make(ray.put("value"))
+    assert get(descend.remote(3)) == "value"
+    del descend
+    gc.collect()
+    tables.settle()
+
+
 def test_a_child_has_what_stood_in_its_parents_function(tables: Tables, gates: Gates) -> None:
     gate = gates.new()
 
