@@ -178,6 +178,12 @@ class Tables:
         """The workers that are there now."""
         return [pid for pid, _, _ in session().questions.blocking("workers")]
 
+    def await_idle(self, pid: int) -> None:
+        """Wait until a worker is nobody's: a process that dies takes those whom it has leased with it."""
+        settled(
+            lambda: any(worker[:2] == [pid, "idle"] for worker in session().questions.blocking("workers"))
+        )
+
     def of_workers(self) -> dict[int, Statistics]:
         """What each worker holds."""
         told = {pid: self._ask(pid, "tell") for pid in self.pids()}

@@ -211,7 +211,7 @@ class TestWorkers:
             return subprocess.Popen(["sleep", "1000"]).pid
 
         left = ray.get(leave.remote())
-        assert processes.name(left) == "sleep"
+        os.kill(left, 0)  # it is there
         ray.shutdown()
         assert processes.left_of([left], within_s=1) == []
 

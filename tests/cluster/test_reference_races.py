@@ -260,10 +260,10 @@ def test_a_borrower_outlives_the_process_that_passed_the_reference_on() -> None:
     def pass_on(boxed: list[Any]) -> list[int]:
         return [os.getpid(), ray.get(stash.remote("kept", boxed))]
 
-    # No lease is kept: a process takes those whom it has leased with it.
     with counted(_system_config={"lease_keep_s": 0.0}) as tables:
         between, last = get(pass_on.remote([ray.put("value")]))
         assert between != last
+        tables.await_idle(last)
         os.kill(between, signal.SIGKILL)
         settled(lambda: between not in tables.pids())
         assert tables.get_in(last, "kept", 0) == "value"
@@ -305,6 +305,7 @@ def test_what_a_dead_caller_had_been_returned_is_released() -> None:
         assert get(call_own.remote()) == caller
         (callee,) = settled_on(lambda: tables.of_workers_that(lambda told: told.results_pinned == 1))
         assert callee != caller
+        tables.await_idle(callee)
         os.kill(caller, signal.SIGKILL)
         settled(lambda: not tables.of_workers_that(lambda told: told.results_pinned > 0))
 
