@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ..wire.values import Encoded, is_scalar, size_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..config import Config
     from ..state.tasks import Descriptor
 
@@ -55,6 +57,12 @@ class LargeArguments:
         #: The last large calls of each descriptor.
         self._seen: dict[int, _Seen] = {}
         self._hinted: set[int] = set()
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """These descriptors will never be used again."""
+        for number in numbers:
+            self._seen.pop(number, None)
+            self._hinted.discard(number)
 
     def look(
         self, descriptor: Descriptor, arguments: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -7,6 +7,8 @@ the object's owner:
 
 - a task's arguments: the caller keeps them until the result has come, and a worker that still holds a
   reference when the task ends registers before it reports (worker.execution);
+- a function's closure and globals: the caller keeps them as long as the function can be called; a worker
+  registers as above at its first call, and drops the function when it hears that there will be no other;
 - a task's result: the worker keeps the references until the owner of the result says UNPIN, which it does
   once it has registered for all of them;
 - a fetched value: this process keeps its reference to the outer object until it has registered.

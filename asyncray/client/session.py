@@ -296,7 +296,9 @@ class Session:
         """References were destroyed, or destructors made calls. On the loop."""
         self.owner.submit_put_off()
         self.owner.drain_dropped()
-        self.leases.forget(self.descriptors.take_ended())
+        ended = self.descriptors.take_ended()
+        self.leases.forget(ended)
+        self.hints.forget(ended)
         self.check_needed()
         if not self._sweeping_up:
             self._sweeping_up = self.drain_due = True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -308,6 +310,47 @@ def test_what_a_dead_caller_had_been_returned_is_released() -> None:
         tables.await_idle(callee)
         os.kill(caller, signal.SIGKILL)
         settled(lambda: not tables.of_workers_that(lambda told: told.results_pinned > 0))
+
+
+def test_an_idle_worker_is_not_retired_while_it_owns_something() -> None:
+    @remote
+    def own_too(value: str) -> Any:
+        return [os.getpid(), ray.put(value), *ray.get(own_and_tell.remote("second"))]
+
+    @remote
+    def own_and_tell(value: str) -> Any:
+        return [os.getpid(), ray.put(value)]
+
+    with counted(num_cpus=1, _system_config={"lease_keep_s": 0.0, "worker_idle_s": 0.01}) as tables:
+        first, ref, second, other = get(own_too.remote("first"))
+        assert first != second
+        del ref
+        await_end(tables, first)
+        assert second in tables.pids()
+        assert get(other) == "second"
+        del other
+
+
+def test_a_worker_that_pickled_a_reference_by_hand_is_not_retired() -> None:
+    """Nobody knows where that is now."""
+
+    @remote
+    def by_hand() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return [os.getpid(), pickle.dumps(ray.put("by hand"))]
+
+    @remote
+    def own_too() -> Any:
+        return [os.getpid(), ray.put("counted"), *ray.get(by_hand.remote())]
+
+    with counted(num_cpus=1, _system_config={"lease_keep_s": 0.0, "worker_idle_s": 0.01}) as tables:
+        counting, ref, pickling, pickled = get(own_too.remote())
+        assert tables.of_workers()[pickling].out_of_band == 1
+        del ref
+        await_end(tables, counting)
+        assert get(pickle.loads(pickled)) == "by hand"
+        os.kill(pickling, signal.SIGKILL)
 
 
 def await_end(tables: Tables, pid: int) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -285,16 +284,17 @@ def test_a_function_with_a_reference_and_a_large_array_in_it_is_counted(tables: 
 
 def test_functions_that_nobody_can_call_any_more_are_forgotten(tables: Tables) -> None:
     def make(number: int) -> Any:
-        return remote(lambda: number)
+        return remote(lambda *large: number)
 
     def known() -> set[int]:
         """Numbers of functions, here and in workers."""
         described = [link.described for link in session().leases._links.values()]
-        return set(session().descriptors._alive).union(*described)
+        return set(session().descriptors._alive).union(session().hints._seen, *described)
 
     get([same.remote(i) for i in range(10)])
     before = known()
     assert get([make(number).remote() for number in range(50)]) == list(range(50))
+    assert get(make(50).remote(bytes(2_000_000))) == 50
     settled(lambda: not known() - before)
 
 
@@ -488,24 +488,6 @@ def test_a_reference_pickled_by_hand_is_kept_to_the_end_and_said_once(tables: Ta
     gc.collect()
     assert tables.get_in(pid, "kept", 0) == "value"
     session()._pinned.clear()
-
-
-def test_a_worker_that_pickled_a_reference_by_hand_is_not_retired(tables: Tables) -> None:
-    @remote
-    def by_hand() -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return [os.getpid(), pickle.dumps(ray.put("value"))]
-
-    @remote
-    def release() -> None:
-        session()._pinned.clear()
-
-    pid, pickled = get(by_hand.remote())
-    (told,) = [told for worker, told in tables.of_workers().items() if worker == pid]
-    assert told.out_of_band == 1
-    assert get(pickle.loads(pickled)) == "value"
-    os.kill(pid, signal.SIGKILL)
 
 
 def test_copying_a_reference_is_no_pickling(tables: Tables) -> None:
