@@ -138,7 +138,8 @@ class Leases:
         arguments, dependencies = task.arguments, task.dependencies
         if type(arguments) in (bytes, Encoded):
             frame.size_bytes += wire_bytes(arguments)
-        row = [task.number, task.descriptor.number, arguments_to_wire(arguments, frame.buffers), None]
+        field = arguments_to_wire(arguments, frame.buffers)
+        row = [task.number, task.descriptor.number, field, None, task.extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
         frame.rows.append(row)

@@ -101,8 +101,8 @@ class Task:
     """One call that this process owns."""
 
     __slots__ = (
-        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "holds", "lease",
-        "missing", "number", "parent", "records", "retries", "state",
+        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "extras", "holds",
+        "lease", "missing", "number", "parent", "records", "retries", "state",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -113,6 +113,8 @@ class Task:
         self.arguments = arguments
         #: References given directly as arguments: [position or keyword, reference]; None iff none.
         self.dependencies: list[tuple[int | str, ObjectRef[Any]]] | None = None
+        #: What few calls have and the worker must know, by name; see TASKS.
+        self.extras: dict[str, Any] | None = None
         #: References inside arguments, kept until the task has ended.
         self.holds: Any = None
         #: Dependencies that are not there yet.

@@ -127,7 +127,8 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     STOPPED: ("STOPPED", ()),
     # descriptor number, function id, pickled function, options
     DESCRIBE: ("DESCRIBE", (int, bytes, bytes, dict)),
-    # list of [task number, descriptor number, arguments, dependencies]
+    # list of [task number, descriptor number, arguments, dependencies, extras]; the extras are what few calls
+    # have, by name, or None
     TASKS: ("TASKS", (list,)),
     # list of [task number, status, payload], seconds that the worker spent on them
     RESULTS: ("RESULTS", (list, _NUMBER)),

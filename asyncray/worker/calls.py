@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .functions import Function
 
 _NO_BUFFERS = BufferFeed(())
+_NO_EXTRAS: Final[dict[str, Any]] = {}
 _SCALARS = frozenset({type(None), bool, int, float, str})
 #: The forms of arguments without buffers or references.
 _FORMS = frozenset({type(None), list, bytes})
@@ -43,7 +44,7 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "dependencies", "feed", "function", "keywords", "number", "owner",
+        "arguments", "cancelled", "dependencies", "extras", "feed", "function", "keywords", "number", "owner",
         "positional", "refs", "serial", "started",
     )  # fmt: skip
 
@@ -55,6 +56,8 @@ class Call:
         self.function = function
         self.arguments = row[2]
         self.dependencies = row[3]
+        #: What few calls have, by name; see TASKS.
+        self.extras: dict[str, Any] = _NO_EXTRAS if row[4] is None else _checked_extras(row[4])
         self.feed = feed
         #: This worker's number for the call: what its children name as their parent.
         self.serial = 0
@@ -87,6 +90,12 @@ class Call:
     def resources(self) -> dict[str, float]:
         """What the task holds, by resource name."""
         return self.function.resources
+
+
+def _checked_extras(extras: Any) -> dict[str, Any]:
+    if type(extras) is not dict or not all(type(name) is str for name in extras):
+        raise ProtocolError("the extras of a task are not values by name")
+    return extras
 
 
 def take_buffers(call: Call) -> None:

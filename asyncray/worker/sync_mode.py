@@ -178,7 +178,7 @@ class SyncWorker:
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         rows = message[1]
-        m.check_rows("TASKS", rows, 4)
+        m.check_rows("TASKS", rows, 5)
         feed = BufferFeed(frame[1])
         process_id = owner.channel.peer.process_id
         for row in rows:

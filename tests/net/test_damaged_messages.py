@@ -41,8 +41,9 @@ ARGUMENTS = ANYTHING | PAYLOADS | PAYLOADS.map(lambda payload: [payload])
 PLACES = st.lists(
     st.tuples(st.integers(-3, 3) | st.text(max_size=2) | ANYTHING, PAYLOADS | ARGUMENTS).map(list), max_size=2
 )
+EXTRAS = ANYTHING | st.dictionaries(st.text(max_size=3), ANYTHING, max_size=2)
 ROWS = {
-    "TASKS": st.tuples(NUMBERS, st.integers(1, 3) | ANYTHING, ARGUMENTS, PLACES | ANYTHING),
+    "TASKS": st.tuples(NUMBERS, st.integers(1, 3) | ANYTHING, ARGUMENTS, PLACES | ANYTHING, EXTRAS),
     "RESULTS": st.tuples(NUMBERS, st.integers(0, 6) | ANYTHING, PAYLOADS | st.lists(PAYLOADS, max_size=3)),
     "VALUES": st.tuples(NUMBERS, st.integers(0, 6) | ANYTHING, PAYLOADS),
 }

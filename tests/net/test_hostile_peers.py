@@ -299,9 +299,9 @@ TO_WORKERS: list[tuple[list[Any] | bytes, str]] = [
     (NOT_MSGPACK, "a frame's header is not msgpack"),
     ([0], "message number 0"),
     ([m.RECALL], "an owner does not send message number 60 to a worker"),
-    ([m.TASKS, [[1, 1, None]]], "a row of TASKS is not a list of 4"),
-    ([m.TASKS, [[1, 1, None, None]]], "function 1 was never described"),
-    ([m.TASKS, [[1, [], None, None]]], "function [] was never described"),
+    ([m.TASKS, [[1, 1, None]]], "a row of TASKS is not a list of 5"),
+    ([m.TASKS, [[1, 1, None, None, None]]], "function 1 was never described"),
+    ([m.TASKS, [[1, [], None, None, None]]], "function [] was never described"),
     ([m.DESCRIBE, 1, b"", None, {}], "field 3 of DESCRIBE cannot be NoneType"),
     ([m.DESCRIBE, 1, b"", b"", {"returns": "two"}], "the option 'returns' of a function cannot be 'two'"),
     ([m.DESCRIBE, 1, b"", b"", {"returns": -1}], "the option 'returns' of a function cannot be -1"),
@@ -311,14 +311,15 @@ TO_WORKERS: list[tuple[list[Any] | bytes, str]] = [
 ]
 #: And once it has described function 1.
 TO_WORKERS_LATER: list[tuple[list[Any] | bytes, str]] = [
-    ([m.TASKS, [[1, 1, 7, None]]], "arguments cannot travel as int"),
-    ([m.TASKS, [[1, 1, {}, None]]], "arguments cannot travel as dict"),
-    ([m.TASKS, [[1, 1, [[b"", 3, []]], None]]], "more buffers than its frame carries"),
-    ([m.TASKS, [[1, 1, None, {}]]], "a task's dependencies are not a list"),
-    ([m.TASKS, [[1, 1, None, [[0]]]]], "a dependency is not a place and a value"),
-    ([m.TASKS, [[1, 1, None, [[None, 1]]]]], "a dependency is not a place and a value"),
-    ([m.TASKS, [[1, 1, None, [[0, [7]]]]]], "a reference is a process id, an address and a number"),
-    ([m.TASKS, [[1, 1, None, [[0, {}]]]]], "a value cannot travel as dict"),
+    ([m.TASKS, [[1, 1, 7, None, None]]], "arguments cannot travel as int"),
+    ([m.TASKS, [[1, 1, {}, None, None]]], "arguments cannot travel as dict"),
+    ([m.TASKS, [[1, 1, [[b"", 3, []]], None, None]]], "more buffers than its frame carries"),
+    ([m.TASKS, [[1, 1, None, None, [7]]]], "the extras of a task are not values by name"),
+    ([m.TASKS, [[1, 1, None, {}, None]]], "a task's dependencies are not a list"),
+    ([m.TASKS, [[1, 1, None, [[0]], None]]], "a dependency is not a place and a value"),
+    ([m.TASKS, [[1, 1, None, [[None, 1]], None]]], "a dependency is not a place and a value"),
+    ([m.TASKS, [[1, 1, None, [[0, [7]]], None]]], "a reference is a process id, an address and a number"),
+    ([m.TASKS, [[1, 1, None, [[0, {}]], None]]], "a value cannot travel as dict"),
 ]
 DESCRIPTION = [m.DESCRIBE, 1, b"", b"", {}]
 
@@ -341,7 +342,8 @@ def test_an_owner_that_says_what_none_may_is_told_so(address: str) -> None:
 @pytest.mark.parametrize("address", LISTENERS[1:], indirect=True)
 def test_a_task_that_cannot_be_decoded_fails_alone(address: str) -> None:
     hello = greeting(credentials(), TASK)
-    rows = [[1, 1, b"no pickle", None], [2, 1, None, [[7, 1]]], [3, 1, None, None], [3, 1, None, None]]
+    rows: list[Any] = [[1, 1, b"no pickle", None, None], [2, 1, None, [[7, 1]], None]]
+    rows += [[3, 1, None, None, None], [3, 1, None, None, None]]
     with Stranger(address, hello, DESCRIPTION, [m.TASKS, rows]) as stranger:
         assert stranger.hear()[0] == WELCOME
         outcomes: dict[int, int] = {}
