@@ -175,7 +175,11 @@ class Leases:
             group.demanded = max(0, group.demanded - 1)
             lease = Lease(number, group, None)
             self._leases[number] = lease
-        link = self._link(Identity(process_id, address, pid))
+        try:
+            link = self._link(Identity(process_id, address, pid))
+        except OSError as error:
+            self._unreachable(lease, error)
+            return
         if link is None:
             # The worker died in the meantime. The node will say so; nothing was sent.
             lease.closing = True
@@ -188,12 +192,32 @@ class Leases:
             links += self._rest(lease)
         _flush(links)
 
+    def _unreachable(self, lease: Lease, error: OSError) -> None:
+        """This process cannot open a further connection: it goes on with the workers that it has, if any."""
+        group = lease.group
+        with self._owner.lock:
+            links = self._give_back(lease)
+            # As if it had not been granted: asked for again at once, it would only have to go back again.
+            group.demanded += 1
+            if not group.leases:
+                for task in group.empty():
+                    why = f"the task {task.descriptor.name!r} cannot be sent to a worker: {error}"
+                    self._owner.fail(task, RaySystemError(why))
+            links += self.pump(group)
+        _flush(links)
+        self._session.deliver()
+
     def _group_of(self, number: int) -> SchedulingClass:
         if not 0 <= number < len(self._by_number):
             raise ProtocolError(f"the node speaks of class {number}, which does not exist")
         return self._by_number[number]
 
     def _link(self, worker: Identity) -> WorkerLink | None:
+        """The connection to a worker; None when the worker is dead.
+
+        Raises:
+            OSError: when this process has no descriptor left for it.
+        """
         process_id = worker.process_id
         link = self._links.get(process_id)
         if link is not None and not link.connection.closed:

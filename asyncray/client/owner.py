@@ -62,6 +62,8 @@ class Owner:
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
         self._put_off: deque[Task] = deque()
         self._numbers = itertools.count(1)
+        #: Unfinished tasks that return nothing, and so have no record.
+        self.unreturned: dict[int, Task] = {}
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
 
@@ -121,6 +123,8 @@ class Owner:
             owned[record.number] = record
             records.append(record)
         task.records = tuple(records)
+        if not records:
+            self.unreturned[task.number] = task
         return [ObjectRef(record) for record in records]
 
     def _enqueue(self, task: Task) -> Sequence[Any]:
@@ -206,6 +210,8 @@ class Owner:
     def finish(self, task: Task, state: int, payloads: Sequence[Any], event: int = FINISHED) -> None:
         """Give a task's records their values and end it. The lock is held; waiters hear of it afterwards."""
         step(task, event)
+        if not task.records:
+            del self.unreturned[task.number]
         released = Released()
         for record, payload in zip(task.records, payloads, strict=True):
             self._complete(record, state, payload, released)
@@ -276,6 +282,8 @@ class Owner:
 
     def fail_everything(self, error: BaseException) -> None:
         """The node is gone: nothing of this session can end any more. The lock is held."""
+        for task in list(self.unreturned.values()):
+            self.fail(task, error)
         for record in [*self.objects.owned.values(), *self.objects.borrowed.values()]:
             if record.state > 0:
                 continue
@@ -293,15 +301,14 @@ class Owner:
 
     # --- cancelling ---------------------------------------------------------------------------------------
 
-    def cancel(self, record: ObjectRecord, *, force: bool) -> Task | None:
-        """Cancel the task that makes *record*; None when there is nothing to stop. The lock is held.
+    def cancel(self, task: Task, *, force: bool) -> bool:
+        """Cancel a task; False when there is nothing to stop. The lock is held.
 
-        The reference fails at once. A task that was sent keeps its place in flight until its worker answers,
+        Its references fail at once. A task that was sent keeps its place in flight until its worker answers,
         and can be cancelled again, by force, as long as a reference to it is left.
         """
-        task = record.task
-        if task is None or task.state == DONE:
-            return task if force else None
+        if task.state == DONE:
+            return force
         if task.state == QUEUED:
             # It is left in its queue: the next pass drops it, and wants a worker less.
             task.descriptor.group.dead += 1
@@ -312,12 +319,13 @@ class Owner:
         if task.lease is not None:
             for each in records:
                 each.task = task
-        return task
+        return True
 
-    def children(self, parent: int) -> list[ObjectRecord]:
-        """The records of unfinished tasks that call *parent* made. The lock is held."""
-        owned = list(self.objects.owned.values())  # a copy: see ObjectTable.held_by_others
-        return [r for r in owned if r.state == PENDING and r.task is not None and r.task.parent == parent]
+    def children(self, parent: int) -> list[Task]:
+        """The unfinished tasks that call *parent* made. The lock is held."""
+        # Copies: see ObjectTable.held_by_others.
+        made = {r.task: None for r in list(self.objects.owned.values()) if r.state == PENDING and r.task}
+        return [task for task in [*made, *list(self.unreturned.values())] if task.parent == parent]
 
     # --- references ---------------------------------------------------------------------------------------
 
@@ -358,7 +366,7 @@ class Owner:
 
     def unfinished(self) -> bool:
         """Whether tasks of ours are under way."""
-        return any(record.state == PENDING for record in list(self.objects.owned.values()))
+        return bool(self.unreturned) or any(r.state == PENDING for r in list(self.objects.owned.values()))
 
 
 def first_failed(task: Task) -> ObjectRecord | None:

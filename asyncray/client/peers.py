@@ -17,7 +17,8 @@ the object's owner:
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, ClassVar
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError, RaySystemError
 from ..state.objects import (
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
     from ..wire.frames import Buffer, Message
     from .session import Session
 
+_log = logging.getLogger("asyncray")
+#: Seconds between two attempts to connect while no descriptor is left: nothing tells when there is one again.
+_CONNECT_AGAIN_S: Final = 0.5
+
 
 class Peers:
     """This process's connections to others, and both sides of what is said on them."""
@@ -55,6 +60,8 @@ class Peers:
         #: By process; two where both had connected to each other at once. What is sent goes to the first.
         self._connections: dict[bytes, list[Connection]] = {}
         self._dead: set[bytes] = set()
+        #: What waits for a descriptor to connect with, by process.
+        self._delayed: dict[bytes, list[tuple[Message, Sequence[Buffer]]]] = {}
         self._requests = itertools.count(1)
         #: Registrations under way: request -> records, and what is to happen when it is answered.
         self._registering: dict[int, tuple[list[ObjectRecord], list[Callable[[], None]]]] = {}
@@ -76,13 +83,32 @@ class Peers:
     def send_to(self, peer: Identity, message: Message, buffers: Sequence[Buffer] = ()) -> bool:
         """Send to another process, connecting first if need be; False when it is dead."""
         known = self._connections.get(peer.process_id)
-        connection = known[0] if known else self._connect(peer)
+        delayed = self._delayed.get(peer.process_id)
+        if delayed is not None:  # nothing may overtake it
+            delayed.append((message, buffers))
+            return True
+        try:
+            connection = known[0] if known else self._connect(peer)
+        except OSError as error:
+            _log.warning("cannot connect to process %d, and will try again: %s", peer.pid, error)
+            self._delayed[peer.process_id] = [(message, buffers)]
+            self._session.loop.call_later(_CONNECT_AGAIN_S, self._send_delayed, peer)
+            return True
         if connection is None:
             return False
         connection.send(message, buffers)
         return True
 
+    def _send_delayed(self, peer: Identity) -> None:
+        for message, buffers in self._delayed.pop(peer.process_id):
+            self.send_to(peer, message, buffers)
+
     def _connect(self, peer: Identity) -> Connection | None:
+        """Connect to a process; None when it is dead.
+
+        Raises:
+            OSError: when this process has no descriptor left for it.
+        """
         if peer.process_id in self._dead:
             return None
         try:

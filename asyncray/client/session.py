@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import (
     LocalRayletDiedError,
@@ -28,7 +28,7 @@ from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
 from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
-from ..wire.values import decode, encode, wire_bytes
+from ..wire.values import decode, encode, scalar_bytes, wire_bytes
 from .arguments import encode_arguments
 from .descriptors import Descriptors
 from .destructors import interrupts_us
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
     from ..net.connection import Connection, Network
     from ..runtime_env import RuntimeEnv
     from ..state.pipeline import SchedulingClass
-    from ..state.tasks import Descriptor
+    from ..state.tasks import Descriptor, Task
     from .waiting import Parker
 
 _log = logging.getLogger("asyncray")
-#: Forms of arguments that are never large.
-_SMALL = frozenset({type(None), list})
+#: Scalars in one call that fit into any frame together, whatever they are.
+_FEW_SCALARS: Final = 8
 #: Seconds after which destroyed references are accounted for while there are many of them.
 _DRAIN_AFTER_S = 0.02
 
@@ -345,18 +345,24 @@ class Session:
         for _, ref in dependencies or ():
             if ref._record.owner is not self:
                 raise _of_the_past(ref)
-        if type(arguments) not in _SMALL:
-            size, most = wire_bytes(arguments), self.config.largest_value_bytes  # type: ignore[arg-type]
-            if size > most:
-                raise ValueError(
-                    f"the arguments of {descriptor.name!r} are {size} bytes when pickled; at most {most} can "
-                    "be sent with a call"
-                )
+        if type(arguments) is list:
+            if len(arguments) > _FEW_SCALARS:
+                self._check_sendable(descriptor, sum(map(scalar_bytes, arguments)))
+        elif arguments is not None:
+            self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
             self.hints.look(descriptor, arguments, args, kwargs)
         refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task())
         if len(refs) == 1:
             return refs[0]
         return refs or None
+
+    def _check_sendable(self, descriptor: Descriptor, size: int) -> None:
+        most = self.config.largest_value_bytes
+        if size > most:
+            raise ValueError(
+                f"the arguments of {descriptor.name!r} take {size} bytes; at most {most} can be sent with a "
+                "call"
+            )
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.
@@ -499,18 +505,22 @@ class Session:
             # A waiter may be in the middle of being told: nobody can be told from here.
             self.call_soon(lambda: self.cancel_record(record, force=force, recursive=recursive))
             return
+        if record.task is not None:
+            self._cancel_task(record.task, force=force, recursive=recursive)
+
+    def _cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
         with self.owner.lock:
-            task = self.owner.cancel(record, force=force)
-        if task is not None:
+            under_way = self.owner.cancel(task, force=force)
+        if under_way:
             self.call_soon(lambda: self.leases.cancel(task, force=force, recursive=recursive))
             self.deliver()
 
     def cancel_children(self, parent: int, *, force: bool) -> None:
         """Cancel everything that call *parent* of this process has called for."""
         with self.owner.lock:
-            records = self.owner.children(parent)
-        for record in records:
-            self.cancel_record(record, force=force, recursive=True)
+            children = self.owner.children(parent)
+        for child in children:
+            self._cancel_task(child, force=force, recursive=True)
 
     def is_needed(self) -> bool:
         """Whether others hold what this process owns, or work of its own is under way."""

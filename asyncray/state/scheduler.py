@@ -8,11 +8,13 @@ Rule 1: a lease holds its resources from its grant to its end; a worker whose ta
         CPU taken back for that time, and takes it again when it goes on, even where none is free.
 Rule 2: the deepest call goes first. A task that waits for its child would otherwise lose the CPU that it
         gave back to yet another task that will wait, until the machine is full of waiting processes.
-Rule 3: nothing is started that could not be granted at once.
+Rule 3: nothing is started that could not be granted at once, and of each kind only as many workers at a time
+        as there are CPUs: more would not be up sooner, and by then the calls may have been done.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +31,9 @@ RETIRING: Final = "retiring"
 
 #: Starts in a row that may fail before nothing more is started for what is asked.
 _MOST_FAILURES: Final = 3
+
+#: Workers of one kind that may be started at a time on any machine.
+_FEWEST_STARTING: Final = 2
 
 #: How a worker runs calls: one after the other, or as coroutines.
 MODES: Final = ("sync", "async")
@@ -100,12 +105,30 @@ class Plan:
     infeasible: list[Demand] = field(default_factory=list)
 
 
+class _Supply:
+    """What a pass has not promised to a demand yet."""
+
+    def __init__(self, available: Mapping[str, int], workers: Iterable[Worker]) -> None:
+        #: Units by resource.
+        self.spare = dict(available)
+        #: Workers of each pool that are being started, with those that the pass adds.
+        self.starting = Counter(worker.pool for worker in workers if worker.state == STARTING)
+        #: And those among them that were started before it.
+        self.coming = self.starting.copy()
+
+    def take(self, resources: Resources) -> None:
+        """One demand's worth of resources is promised."""
+        for name, units in resources.items():
+            self.spare[name] -= units
+
+
 class Scheduler:
     """The node's tables of demands, workers and leases."""
 
     def __init__(self, total: Resources, gpu_ids: Iterable[int], max_workers: int) -> None:
         self.resources = NodeResources(total)
         self.max_workers = max_workers
+        self._most_starting = max(_FEWEST_STARTING, total.get("CPU", 0) // UNITS)
         self.workers: dict[int, Worker] = {}
         self.grants: dict[int, Grant] = {}
         self.demands: dict[tuple[bytes, int], Demand] = {}
@@ -231,25 +254,20 @@ class Scheduler:
     def assign(self) -> Plan:
         """Grant what can be granted; say what must be started for the rest."""
         plan = Plan()
-        # What further starts may count on: resources that this pass has not promised yet.
-        spare = dict(self.resources.available)
-        starting: dict[PoolKey, int] = {}
-        for worker in self.workers.values():
-            if worker.state == STARTING:
-                starting[worker.pool] = starting.get(worker.pool, 0) + 1
+        supply = _Supply(self.resources.available, self.workers.values())
         for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.order)):
             if demand.count:
-                self._serve(demand, plan, spare, starting)
+                self._serve(demand, plan, supply)
         return plan
 
-    def _serve(self, demand: Demand, plan: Plan, spare: dict[str, int], starting: dict[PoolKey, int]) -> None:
+    def _serve(self, demand: Demand, plan: Plan, supply: _Supply) -> None:
         if not self.resources.feasible(demand.resources):
             if not demand.warned:
                 demand.warned = True
                 plan.infeasible.append(demand)
             return
         wanted = demand.count
-        while wanted and demand.resources.fits(spare):
+        while wanted and demand.resources.fits(supply.spare):
             gpus = self._choose_gpus(demand)
             if gpus is None:
                 return
@@ -257,16 +275,18 @@ class Scheduler:
             worker = self._idle(pool)
             if worker is not None:
                 self._grant(demand, worker, gpus, plan)
-            elif starting.get(pool, 0):
-                starting[pool] -= 1
+            elif supply.coming[pool]:
+                supply.coming[pool] -= 1
+            elif supply.starting[pool] >= self._most_starting:
+                return
             elif len(self.workers) + len(plan.starts) >= self.max_workers:
                 self._make_room(demand, plan)
                 return
             else:
                 plan.starts.append(pool)
+                supply.starting[pool] += 1
             wanted -= 1
-            for name, units in demand.resources.items():
-                spare[name] -= units
+            supply.take(demand.resources)
 
     def _make_room(self, demand: Demand, plan: Plan) -> None:
         """No further worker may be started: wait, let an idle one of another pool go, or refuse.
