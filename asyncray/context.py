@@ -94,7 +94,7 @@ class RuntimeContext:
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs that the running task may use, as strings, under "GPU"."""
-        return {"GPU": [str(gpu) for gpu in self._session.facts.get("gpus", ())]}
+        return {"GPU": list(self._session.facts.get("gpus", ()))}
 
     def get_runtime_env_string(self) -> str:
         """The runtime environment as JSON."""

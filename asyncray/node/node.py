@@ -46,7 +46,7 @@ class Node:
         self._config = boot.config
         self._driver = driver
         ceiling, self._limit = _most_workers(machine, boot.config.worker_memory_estimate_bytes)
-        self.scheduler = Scheduler(Resources.from_wire(boot.resources), boot.gpu_ids, ceiling)
+        self.scheduler = Scheduler(Resources.from_wire(boot.resources), range(len(boot.gpus)), ceiling)
         self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
         self.pool = machine.make_pool(self._logs, self._connected, self._died)
         self.pool.warnings = self._warn
