@@ -15,6 +15,7 @@ from .context import Context
 from .process import current
 from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef
+from .scopes import Scope, carry, scope
 from .validation import check_timeout
 
 if TYPE_CHECKING:
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
     from .client.session import Session
     from .client.waiting import LoopTally
     from .init_options import InitOptionsDict
+
+__all__ = [
+    "Scope",
+    "as_completed",
+    "available_resources",
+    "cancel",
+    "carry",
+    "get",
+    "put",
+    "scope",
+    "session",
+    "wait",
+]
 
 T = TypeVar("T")
 

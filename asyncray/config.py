@@ -42,6 +42,10 @@ class Config:
     #: Seconds that cancelled or stopping work has for its cleanup before its worker is killed.
     cancel_grace_s: float = 2.0
 
+    #: Seconds of waiting that are worth one level of priority, so that nobody waits for ever: with -100 to
+    #: 100 a task is overtaken by those that come within 3 hours and 20 minutes, and by no later ones.
+    priority_ageing_s: float = 60.0
+
     #: Fraction of the memory in use above which the newest retriable task is killed, before the kernel acts.
     memory_threshold: float = 0.95
     #: Bytes that count as all of the memory; 0 is the machine's, or its control group's. Tests lower it.
@@ -138,6 +142,7 @@ RULES: Mapping[str, Rule] = {
     "pipeline_target_s": _DELAY,
     "start_timeout_s": _PERIOD,
     "cancel_grace_s": _DELAY,
+    "priority_ageing_s": _PERIOD,
     "memory_threshold": number(above=0, at_most=1),
     "memory_limit_bytes": _SIZE,
     "memory_poll_s": _PERIOD,

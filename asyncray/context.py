@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from .client.terms import inherited
 from .ids import object_binary
 from .lifecycle import session_or_init
 
@@ -124,6 +125,13 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """False: there are no actors yet."""
         return False
+
+    def get_remaining_time(self) -> float | None:
+        """Seconds that are left of the running task's timeout, or of its callers'; None when it has none."""
+        around = inherited.get()
+        if around is None or around.deadline is None:
+            return None
+        return max(0.0, around.deadline - self._session.clock())
 
     def is_canceled(self) -> bool:
         """Whether the running task was asked to stop.

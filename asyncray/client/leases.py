@@ -139,7 +139,10 @@ class Leases:
         if type(arguments) in (bytes, Encoded):
             frame.size_bytes += wire_bytes(arguments)
         field = arguments_to_wire(arguments, frame.buffers)
-        row = [task.number, task.descriptor.number, field, None, task.extras]
+        extras = task.extras
+        if task.terms is not None:
+            extras = task.terms.extras(extras, self._session.clock())
+        row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
         frame.rows.append(row)

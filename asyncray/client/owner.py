@@ -35,6 +35,7 @@ from ..state.tasks import (
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Encoded, Payload
+from .deadlines import Deadlines, expired
 from .errors import encode_error
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .arguments import Arguments, Dependency
     from .leases import Leases
     from .session import Session
+    from .terms import Terms
 
 #: Calls that may gather while every worker is busy before a caller's thread sends some itself.
 _BATCH = 32
@@ -66,6 +68,7 @@ class Owner:
         self.unreturned: dict[int, Task] = {}
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
+        self.deadlines = Deadlines(session)
 
     # --- making objects and tasks -------------------------------------------------------------------------
 
@@ -86,6 +89,7 @@ class Owner:
         arguments: Arguments,
         dependencies: list[Dependency] | None,
         parent: int | None,
+        terms: Terms | None = None,
     ) -> list[ObjectRef[Any]]:
         """Make a task; it is sent as soon as its arguments are there and a worker has room."""
         if self.dropped:
@@ -93,6 +97,7 @@ class Owner:
         returns = descriptor.returns
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
+        task.terms = terms
         refs = self._make_records(task, returns)
         if dependencies is not None:
             task.dependencies = dependencies
@@ -104,13 +109,26 @@ class Owner:
         links: Sequence[Any] = ()
         with self.lock:
             self.session.check_alive()
-            if dependencies is None:
+            if terms is not None and not self._admit(task, terms):
+                pass
+            elif dependencies is None:
                 links = self._enqueue(task)
             else:
                 self._await_dependencies(task, dependencies)
         for link in links:
             link.flush()
         return refs
+
+    def _admit(self, task: Task, terms: Terms) -> bool:
+        """Begin what a call is subject to; False when it has failed by that. The lock is held."""
+        if terms.scope is not None and not terms.scope.joined(self.session, task):
+            self.fail(task, cancelled(task))
+        elif terms.deadline is not None and not self.deadlines.watch(task, terms.deadline):
+            self.fail(task, expired(task))
+        else:
+            return True
+        self.session.call_soon(self.session.deliver)
+        return False
 
     def _make_records(self, task: Task, returns: int) -> list[ObjectRef[Any]]:
         owned = self.objects.owned
@@ -146,6 +164,8 @@ class Owner:
                     continue
                 if self.session.failure is not None:
                     self.fail(task, self.session.failure)
+                elif task.terms is not None and not self._admit(task, task.terms):
+                    continue
                 elif task.dependencies is None:
                     links += self._enqueue(task)
                 else:
@@ -263,7 +283,7 @@ class Owner:
             elif status == MANY:
                 self.finish(task, READY, payload)
             elif status == CANCELLED_THERE:
-                self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"))
+                self.fail(task, cancelled(task))
             elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
                 task.attempt += 1
                 retry.append(task)
@@ -309,17 +329,21 @@ class Owner:
         """
         if task.state == DONE:
             return force
+        self.stop(task, cancelled(task))
+        return True
+
+    def stop(self, task: Task, error: BaseException) -> None:
+        """End an unfinished task with *error*; its worker is to be told (Leases.cancel). The lock is held."""
         if task.state == QUEUED:
             # It is left in its queue: the next pass drops it, and wants a worker less.
             task.descriptor.group.dead += 1
             self.session.pump_later(task.descriptor.group)
         task.cancelled = True
         records = task.records
-        self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"), CANCELLED)
+        self.fail(task, error, CANCELLED)
         if task.lease is not None:
             for each in records:
                 each.task = task
-        return True
 
     def children(self, parent: int) -> list[Task]:
         """The unfinished tasks that call *parent* made. The lock is held."""
@@ -367,6 +391,11 @@ class Owner:
     def unfinished(self) -> bool:
         """Whether tasks of ours are under way."""
         return bool(self.unreturned) or any(r.state == PENDING for r in list(self.objects.owned.values()))
+
+
+def cancelled(task: Task) -> TaskCancelledError:
+    """The failure of a task that was cancelled."""
+    return TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled")
 
 
 def first_failed(task: Task) -> ObjectRecord | None:

@@ -30,6 +30,7 @@ from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.values import decode, encode, scalar_bytes, wire_bytes
 from .arguments import encode_arguments
+from .carried import any_carried
 from .descriptors import Descriptors
 from .destructors import interrupts_us
 from .diagnosis import explain, explain_call
@@ -40,6 +41,7 @@ from .owner import Owner
 from .peers import Peers
 from .questions import Questions
 from .statistics import Statistics, statistics_of
+from .terms import inherited, terms_of
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -351,7 +353,10 @@ class Session:
         elif arguments is not None:
             self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
             self.hints.look(descriptor, arguments, args, kwargs)
-        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task())
+        terms, context = None, inherited.get()
+        if context is not None or descriptor.timeout_s is not None or any_carried():
+            terms = terms_of(descriptor, context, self.clock())
+        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task(), terms)
         if len(refs) == 1:
             return refs[0]
         return refs or None
@@ -506,9 +511,10 @@ class Session:
             self.call_soon(lambda: self.cancel_record(record, force=force, recursive=recursive))
             return
         if record.task is not None:
-            self._cancel_task(record.task, force=force, recursive=recursive)
+            self.cancel_task(record.task, force=force, recursive=recursive)
 
-    def _cancel_task(self, task: Task, *, force: bool, recursive: bool) -> None:
+    def cancel_task(self, task: Task, *, force: bool = False, recursive: bool = True) -> None:
+        """Cancel a task of our own; from any thread."""
         with self.owner.lock:
             under_way = self.owner.cancel(task, force=force)
         if under_way:
@@ -520,7 +526,7 @@ class Session:
         with self.owner.lock:
             children = self.owner.children(parent)
         for child in children:
-            self._cancel_task(child, force=force, recursive=True)
+            self.cancel_task(child, force=force, recursive=True)
 
     def is_needed(self) -> bool:
         """Whether others hold what this process owns, or work of its own is under way."""

@@ -72,7 +72,7 @@ class Descriptor:
 
     __slots__ = (
         "__weakref__", "average_s", "blob", "function", "function_id", "group", "holds", "max_retries",
-        "name", "number", "options", "returns",
+        "name", "number", "options", "priority", "returns", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, function_id: bytes, blob: bytes) -> None:
@@ -89,6 +89,10 @@ class Descriptor:
         self.returns = 1
         #: Re-runs after a failure of the system; -1 is without end.
         self.max_retries = 3
+        #: Seconds that a call may take, from the call to its end; None is as long as it takes.
+        self.timeout_s: float | None = None
+        #: Higher goes first; see state.ranking.
+        self.priority = 0
         #: Set before any call is made.
         self.group: SchedulingClass = None  # type: ignore[assignment]
         #: Measured seconds of one call, a moving average; None until one has ended.
@@ -102,7 +106,7 @@ class Task:
 
     __slots__ = (
         "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "extras", "holds",
-        "lease", "missing", "number", "parent", "records", "retries", "state",
+        "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "terms",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -129,6 +133,10 @@ class Task:
         #: Number of the task that made the call; None in a driver.
         self.parent: int | None = None
         self.cancelled = False
+        #: What the call is subject to, see client.terms; None for almost all.
+        self.terms: Any = None
+        #: Its place among tasks of different priorities, see state.ranking; 0.0 while there are none.
+        self.rank = 0.0
 
     def release(self) -> None:
         """Let go of the arguments: nobody will need them any more."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
-from .calls import Call, Runner, call_user, take_buffers
+from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
 from .output import flush
 from .scope import WorkerScope, running_call
@@ -103,6 +103,8 @@ class AsyncWorker:
         for row in message[1]:
             call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
+            if call.extras:
+                take_terms(call, self._clock())
             if call.number not in owner.running:  # else it was repeated
                 self._start(owner, call)
 

@@ -9,6 +9,7 @@ from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
+from ..client.terms import REMAINING, check_terms, enter_terms
 from ..exceptions import ProtocolError, RayTaskError
 from ..state.objects import ObjectRecord, unconfirmed
 from ..wire import messages as m
@@ -44,8 +45,8 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "dependencies", "extras", "feed", "function", "keywords", "number", "owner",
-        "positional", "refs", "serial", "started",
+        "arguments", "cancelled", "deadline", "dependencies", "extras", "feed", "function", "keywords",
+        "number", "owner", "positional", "refs", "serial", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -69,6 +70,8 @@ class Call:
         self.cancelled = False
         #: Whether its coroutine has taken its first step: one that has not would never see a CancelledError.
         self.started = False
+        #: Seconds on the session's clock at which its owner will give it up; None: never.
+        self.deadline: float | None = None
 
     def clear(self) -> None:
         """Let go of what came with the call. It is over, but what it has left behind may still name it."""
@@ -122,6 +125,18 @@ def take_buffers(call: Call) -> None:
     call.dependencies = taken
 
 
+def take_terms(call: Call, now: float) -> None:
+    """Note when a call that has come just now must be done.
+
+    Raises:
+        ProtocolError: when what it is subject to is malformed.
+    """
+    check_terms(call.extras)
+    remaining = call.extras.get(REMAINING)
+    if remaining is not None:
+        call.deadline = now + remaining
+
+
 class Runner:
     """Runs calls; what both modes of a worker share."""
 
@@ -143,6 +158,9 @@ class Runner:
             self._hold(call, function.addresses)
         loaded = function.load()
         function.addresses = ()
+        if call.extras:
+            # After the function: what defines a carried variable has been imported by then.
+            enter_terms(call.extras, call.deadline)
         return loaded
 
     def decode(self, call: Call) -> None:

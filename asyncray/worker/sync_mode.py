@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.carried import any_carried
 from ..exceptions import ProtocolError
 from ..net.channel import TaskChannel
 from ..wire import messages as m
 from ..wire.handshake import check_refusal
 from ..wire.values import BufferFeed, field_bytes
-from .calls import Call, Runner, call_user, take_buffers
+from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import Function, FunctionTable, let_go
 from .output import announce, flush
 from .scope import WorkerScope, running_call
@@ -184,6 +186,8 @@ class SyncWorker:
         for row in rows:
             call = Call(process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
+            if call.extras:
+                take_terms(call, self._clock())
             self._inbox.append((owner, call))
 
     def _run(self, owner: Owner, call: Call) -> None:
@@ -193,7 +197,11 @@ class SyncWorker:
         started = self._clock()
         self._scope.begin(call)
         buffers: list[Buffer] = []
-        row = self._outcome(call, started, buffers)
+        if call.extras or any_carried():
+            # What the call sets, or has set for it, must not be found by the next.
+            row = copy_context().run(self._outcome, call, started, buffers)
+        else:
+            row = self._outcome(call, started, buffers)
         self._current = None
         self._scope.end(call)
         kept = self._runner.kept(call)

@@ -23,7 +23,7 @@ FLOORS: list[set[str]] = [
     {""},
     {"api", "aio"},
     {"remote", "actor"},
-    {"context"},
+    {"context", "scopes"},
     {"lifecycle"},
     {"readiness"},
     {"programs"},
