@@ -286,10 +286,12 @@ class Leases:
 
         It is the one that ran, alone: the quick ones before it, whose results were gathered and never sent,
         could as well run again, and those behind it had not started. Coroutines share the worker, so that
-        all of them pay. Where nobody knows what ran, it was the first: tasks run in the order sent.
+        all of them pay, unless it was killed for one of them: then the others run again for free, and only
+        those that may not run twice fail. Where nobody knows what ran, it was the first: tasks run in the
+        order sent.
         """
         if lease.group.concurrent:
-            return {task.number for task in tasks}
+            return {task.number for task in tasks if not lease.deaf or not task.retries}
         return {running} if running >= 0 else {task.number for task in tasks[:1]}
 
     def _after_loss(
@@ -336,6 +338,8 @@ class Leases:
             if retry:
                 self._owner.retry(retry)
             lease.progress += len(rows)
+            if lease.deaf:
+                lease.deaf.intersection_update(lease.in_flight)
             lease.blocked = False
             links = self.pump(lease.group)
             if not lease.in_flight:
@@ -495,18 +499,30 @@ class Leases:
         lease = task.lease
         if lease is None or lease.link is None or lease.in_flight.get(task.number) is not task:
             return
+        if force and lease.group.concurrent:
+            lease.deaf.add(task.number)
         message = [m.CANCEL, task.number, force, recursive]
         self._session.peers.send_to(lease.link.connection.peer, message)
         grace_s = max(self._config.cancel_grace_s, _INSIST_S)
         self._session.loop.call_later(grace_s, lambda: self._insist(task, force=force, recursive=recursive))
 
     def _insist(self, task: Task, *, force: bool, recursive: bool) -> None:
-        """The worker may not have answered: the cancel came before its task, or nothing there can hear it."""
+        """The worker may not have answered: the cancel came before its task, or nothing there can hear it.
+
+        A coroutine that has not ended by then ends with its worker, without force, too: others share that
+        worker, and would share it with an ever growing number of such. A synchronous one has its worker for
+        itself, and may be about to end; it takes force, as in Ray.
+        """
         lease = task.lease
-        if lease is not None and force and lease.in_flight.get(task.number) is task:
-            before = list(lease.in_flight.values())
-            # One that runs before it, and hears nothing either, must not be lost for it.
-            if all(other.retries or other.state == DONE for other in before[: before.index(task)]):
+        here = lease is not None and lease.in_flight.get(task.number) is task
+        if lease is not None and here and (force or lease.group.concurrent):
+            others = list(lease.in_flight.values())
+            if lease.group.concurrent:
+                lease.deaf.add(task.number)
+            else:
+                others = others[: others.index(task)]
+            # One that may not run twice, and is not to blame, must not be lost for it: it is waited for.
+            if all(other.retries or other.state == DONE for other in others):
                 self._session.control.send([m.KILL, lease.number])
         self.cancel(task, force=force, recursive=recursive)
 

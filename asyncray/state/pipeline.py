@@ -24,7 +24,7 @@ class Lease:
     """A worker lent to this owner for one scheduling class."""
 
     __slots__ = (
-        "blocked", "closing", "group", "idle_since", "in_flight", "link", "lost", "number", "progress",
+        "blocked", "closing", "deaf", "group", "idle_since", "in_flight", "link", "lost", "number", "progress",
         "recalling", "suspect",
     )  # fmt: skip
 
@@ -45,6 +45,9 @@ class Lease:
         self.blocked = False
         #: It is being given back, or its worker is lost.
         self.closing = False
+        #: Numbers of coroutines that must end and may only end with their worker: they are to be killed, or have
+        #: not ended in the time that a cancel leaves them.
+        self.deaf: set[int] = set()
         #: The worker's death was announced: (kind, explanation).
         self.lost: tuple[str, str] | None = None
         #: Seconds on the loop clock; None while it has tasks.
@@ -52,7 +55,7 @@ class Lease:
 
     def accepts(self) -> bool:
         """Whether tasks may be sent here at all."""
-        return not (self.recalling or self.blocked or self.closing)
+        return not (self.recalling or self.blocked or self.closing or self.deaf)
 
 
 class SchedulingClass:

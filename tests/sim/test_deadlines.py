@@ -39,7 +39,9 @@ async def expire(ref: Any, match: str) -> float:
 def test_a_running_task_is_interrupted_and_its_worker_goes_on() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         ref = work.options(timeout=10).remote(HOUR_S)
-        at = await expire(ref, r"'work' was not done within its timeout of 10 s: it was running on the worker")
+        at = await expire(
+            ref, r"'work' was not done within its timeout of 10 s: it was running on the worker"
+        )
         assert at == pytest.approx(10, abs=SLACK_S)
         assert not ref.cancelled()
         workers = cluster.workers
@@ -172,7 +174,9 @@ async def left_of_grandchild(timeout: float | None, wait_s: float) -> float | No
 
 
 @pytest.mark.parametrize(
-    ("timeout", "expected"), [(None, 7), (100, 7), (5, 5)], ids=["none of its own", "a longer one", "a shorter"]
+    ("timeout", "expected"),
+    [(None, 7), (100, 7), (5, 5)],
+    ids=["none of its own", "a longer one", "a shorter"],
 )
 def test_a_child_has_what_remains_and_no_more(timeout: float | None, expected: float) -> None:
     async def main(cluster: SimulatedCluster) -> None:
