@@ -125,7 +125,9 @@ class Descriptors:
             depth = 1
         description = [mode, resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
-            return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+            group = self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+            group.needs = frozenset(resources)
+            return group
 
 
 def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:

@@ -96,12 +96,21 @@ class Leases:
             self._by_number.append(group)
         return group
 
+    def classes(self) -> list[SchedulingClass]:
+        """Every scheduling class, in the order of their numbers."""
+        return self._by_number
+
     # --- sending ------------------------------------------------------------------------------------------
 
     def pump(self, group: SchedulingClass) -> list[WorkerLink | Connection]:
         """Send what can be sent, demand what is missing; returns what must be flushed after the lock."""
         links: list[WorkerLink | Connection] = []
-        for lease, tasks in group.assign():
+        yields = self._owner.priorities.used and self._owner.priorities.leaves_to_others(group)
+        if yields:
+            for lease in list(group.leases.values()):
+                if not lease.in_flight and not lease.is_fresh() and not lease.closing:
+                    links += self._give_back(lease)
+        for lease, tasks in group.assign(fresh_only=yields):
             self._push_tasks(lease, tasks)
             links.append(lease.link)
         if self._update_demand(group):
@@ -159,8 +168,11 @@ class Leases:
     def _update_demand(self, group: SchedulingClass) -> bool:
         """Tell the node how many more leases are of use, when that has changed enough to matter."""
         want, told = group.demand(), group.demanded
+        rank = self._owner.priorities.news(group) if self._owner.priorities.used else None
+        if rank is not None:
+            self._session.control.push(rank)
         if want == told or (told and want and want <= 2 * told and told <= 2 * want):
-            return False
+            return rank is not None
         group.demanded = want
         description, group.description = group.description, None
         name = group.queue[0].descriptor.name if group.queue else ""

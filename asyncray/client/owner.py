@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from .arguments import Arguments, Dependency
     from .leases import Leases
+    from .priorities import Priorities
     from .session import Session
     from .terms import Terms
 
@@ -59,6 +60,7 @@ class Owner:
         self.objects = ObjectTable()
         #: Set by the session, which makes both.
         self.leases: Leases = None  # type: ignore[assignment]
+        self.priorities: Priorities = None  # type: ignore[assignment]
         #: Records whose ObjectRef was destroyed, not yet accounted for.
         self.dropped: deque[Any] = deque()
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
@@ -148,7 +150,10 @@ class Owner:
     def _enqueue(self, task: Task) -> Sequence[Any]:
         """Queue a ready task; return the links to flush. The lock is held."""
         group = task.descriptor.group
-        group.queue.append(task)
+        if self.priorities.used or task.descriptor.priority:
+            self.priorities.enqueue(task)
+        else:
+            group.queue.append(task)
         if group.has_idle_lease() or len(group.queue) % _BATCH == 0:
             return self.leases.pump(group)
         self.session.pump_later(group)
@@ -202,7 +207,10 @@ class Owner:
             return
         step(task, ARGUMENTS_READY)
         group = task.descriptor.group
-        group.queue.append(task)
+        if self.priorities.used or task.descriptor.priority:
+            self.priorities.enqueue(task)
+        else:
+            group.queue.append(task)
         self.session.pump_later(group)
 
     # --- waiters ------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from .hints import LargeArguments
 from .leases import Leases
 from .owner import Owner
 from .peers import Peers
+from .priorities import Priorities
 from .questions import Questions
 from .statistics import Statistics, statistics_of
 from .terms import inherited, terms_of
@@ -138,6 +139,7 @@ class Session:
         self.facts: dict[str, Any] = {}
         #: Handlers of messages from the node that only a driver or only a worker gets.
         self.on_node_message: dict[int, Callable[..., None]] = {}
+        self.owner.priorities = Priorities(self)
         #: Set by a worker: an owner has connected to send tasks.
         self.on_task_connection: Callable[[Connection], None] | None = None
         #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..exceptions import ProtocolError
 from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
+from ..state.ranking import MARGIN
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
 from ..wire.handshake import Identity
@@ -53,6 +55,8 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
+        #: The best rank of others that each was told.
+        self._told_rank: dict[bytes, float | None] = {}
         self._sweeping = False
         use_of = machine.memory_use
         self._memory = (
@@ -126,11 +130,17 @@ class Node:
         try:
             for environment in (description or ())[2:3]:
                 variables_of(environment)
-            self.scheduler.want(sender, number, description, count, name)
+            self.scheduler.want(sender, number, description, count, name, self._now())
         except KeyError:
             raise ProtocolError(f"class {number} was never described") from None
         except ValueError as error:
             raise ProtocolError(f"class {number}: {error}") from error
+        self._schedule()
+
+    def _rank(self, sender: bytes, number: int, lead_s: float) -> None:
+        if number < 0 or not isfinite(lead_s):
+            raise ProtocolError(f"class {number} cannot be {lead_s} seconds ahead")
+        self.scheduler.rank(sender, number, self._now() - lead_s)
         self._schedule()
 
     def _return(self, sender: bytes, number: int) -> None:
@@ -246,6 +256,17 @@ class Node:
             if self._told_waiting.get(process_id, False) != others:
                 self._told_waiting[process_id] = others
                 connection.send([m.WANTED, others])
+            if self.scheduler.ranked:
+                self._tell_rank(process_id, connection)
+
+    def _tell_rank(self, process_id: bytes, connection: Connection) -> None:
+        """Tell an owner how far ahead others are that wait for what it holds."""
+        best, told = self.scheduler.best_of_others(process_id), self._told_rank.get(process_id)
+        near = MARGIN * self._config.priority_ageing_s
+        if best == told or (best is not None and told is not None and abs(best - told) < near):
+            return
+        self._told_rank[process_id] = best
+        connection.send([m.OUTBID, None if best is None else self._now() - best])
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
@@ -266,6 +287,7 @@ class Node:
         """What a dead owner had running has nowhere to report to: its workers end too."""
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
+        self._told_rank.pop(owner, None)
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
@@ -316,6 +338,7 @@ class Node:
 
     _HANDLERS: ClassVar[dict[int, Callable[..., None]]] = {
         m.WANT: _want,
+        m.RANK: _rank,
         m.RETURN: _return,
         m.KILL: _kill,
         m.BLOCKED: _blocked,

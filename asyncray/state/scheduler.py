@@ -10,6 +10,8 @@ Rule 2: the deepest call goes first. A task that waits for its child would other
         gave back to yet another task that will wait, until the machine is full of waiting processes.
 Rule 3: nothing is started that could not be granted at once, and of each kind only as many workers at a time
         as there are CPUs: more would not be up sooner, and by then the calls may have been done.
+Rule 4: among demands of one depth the better rank goes first (state.ranking), then the order of asking. A
+        demand that says nothing of ranks has that of a task without priority that waits since it was asked.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ class Demand:
     depth: int = 0
     #: Position in the order of first asking, among equals.
     order: int = 0
+    #: The rank of its first task, on the node's clock.
+    rank: float = 0.0
     #: Name of the first task that waits.
     name: str = ""
     warned: bool = False
@@ -136,12 +140,24 @@ class Scheduler:
         self._gpus = dict.fromkeys(gpu_ids, UNITS)
         #: How many starts in a row have failed, and the newest worker at that time, by mode and environment.
         self._failures: dict[tuple[str, bytes], tuple[int, int]] = {}
+        #: Ranks of classes that want nothing yet.
+        self._ranks: dict[tuple[bytes, int], float] = {}
+        #: Whether anybody uses priorities.
+        self.ranked = False
         self._next_grant = 1
         self._next_order = 1
 
     # --- events -------------------------------------------------------------------------------------------
 
-    def want(self, owner: bytes, number: int, description: list[Any] | None, count: int, name: str) -> None:
+    def want(
+        self,
+        owner: bytes,
+        number: int,
+        description: list[Any] | None,
+        count: int,
+        name: str,
+        now: float = 0.0,
+    ) -> None:
         """An owner wants *count* more leases of its class *number*.
 
         Raises:
@@ -158,8 +174,35 @@ class Scheduler:
             demand.order = self._next_order
             self._next_order += 1
             demand.depth = self.depth_of(owner)
+            demand.rank = self._ranks.pop(key, now)
         demand.count = count
         demand.name = name
+
+    def rank(self, owner: bytes, number: int, rank: float) -> None:
+        """An owner says how its class *number* ranks, with which it wants something or is about to."""
+        self.ranked = True
+        demand = self.demands.get((owner, number))
+        if demand is not None and demand.count:
+            demand.rank = rank
+        else:
+            self._ranks[owner, number] = rank
+
+    def best_of_others(self, owner: bytes) -> float | None:
+        """The best rank, of others at least as deep, that waits for what *owner* holds; None: none waits."""
+        depth = self.depth_of(owner)
+        held = {name for g in self.grants.values() if g.demand.owner == owner for name in g.demand.resources}
+        if not held:
+            return None
+        ranks = (
+            demand.rank
+            for demand in self.demands.values()
+            if demand.count
+            and demand.owner != owner
+            and demand.depth >= depth
+            and not held.isdisjoint(demand.resources)
+            and self.resources.feasible(demand.resources)
+        )
+        return min(ranks, default=None)
 
     def depth_of(self, owner: bytes) -> int:
         """How many calls deep an owner's running task is; 0 for a driver."""
@@ -235,8 +278,9 @@ class Scheduler:
 
     def owner_gone(self, owner: bytes) -> list[Grant]:
         """An owner is dead; returns the leases it held, which stay until their workers end."""
-        for key in [key for key in self.demands if key[0] == owner]:
-            del self.demands[key]
+        for table in (self.demands, self._ranks):
+            for key in [key for key in table if key[0] == owner]:
+                del table[key]
         return [grant for grant in self.grants.values() if grant.demand.owner == owner]
 
     def _end(self, grant: Grant) -> None:
@@ -255,7 +299,7 @@ class Scheduler:
         """Grant what can be granted; say what must be started for the rest."""
         plan = Plan()
         supply = _Supply(self.resources.available, self.workers.values())
-        for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.order)):
+        for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.rank, d.order)):
             if demand.count:
                 self._serve(demand, plan, supply)
         return plan

@@ -58,6 +58,10 @@ BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
 
+# --- control: priorities -----------------------------------------------------------------------------------
+OUTBID: Final = 87
+RANK: Final = 88
+
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
 ERROR: Final = 1
@@ -83,6 +87,8 @@ OUTPUT_MARK: Final = b"\0asyncray-task:"
 _STATUSES: Final = {"RESULTS": (OK, ERROR, ERROR_RETRY, MANY, CANCELLED), "VALUES": (OK, ERROR, ELSEWHERE)}
 
 _NUMBER = (int, float)
+_SIGNED = (float, int)
+_SIGNED_OR_NONE = (float, int, type(None))
 _TEXT_OR_NONE = (str, type(None))
 
 #: Message number -> name and the types of its fields. ``object`` admits anything.
@@ -153,6 +159,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
+    # seconds that the best ranked task of others is ahead of a new one; None: none waits
+    OUTBID: ("OUTBID", (_SIGNED_OR_NONE,)),
+    # class number, seconds that its first waiting task is ahead of a new one without priority
+    RANK: ("RANK", (int, _SIGNED)),
 }
 
 

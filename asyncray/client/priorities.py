@@ -1,0 +1,107 @@
+"""Priorities of one owner: the ranks of its tasks, and when a worker is left to others.
+
+What is decided where: the order within a scheduling class is its queue's (state.ranking). Between classes,
+and between owners, a worker is handed on where a better ranked task waits: it gets nothing more from its
+class, and goes back to the node when it has nothing to do; the node serves the best ranked of the deepest
+demands.
+
+Rule 1: nothing of this costs anything until the first priority that is not 0 is used, here or elsewhere.
+Rule 2: a lease that was granted just now gets at least one task, whoever is ranked better: the node has
+        decided, and a lease that goes back unused would come back at once.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ProtocolError
+from ..state.ranking import MARGIN, first_waiting, put, rank_of
+from ..wire import messages as m
+
+if TYPE_CHECKING:
+    from ..state.pipeline import SchedulingClass
+    from ..state.tasks import Task
+    from .session import Session
+
+
+class Priorities:
+    """The ranks of one owner's tasks. Methods need the owner's lock unless they say otherwise."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ageing_s = session.config.priority_ageing_s
+        #: Whether priorities are used; once they are, every task has a rank.
+        self.used = False
+        #: The rank of the best task of others that waits for what this owner's leases hold.
+        self._others: float | None = None
+        #: The rank of each class's first task, as the node knows it.
+        self._told: dict[int, float] = {}
+        session.on_node_message[m.OUTBID] = self.outbid
+
+    def enqueue(self, task: Task) -> None:
+        """Queue a ready task where its priority puts it; for tasks of priority 0 only while any are used."""
+        if not self.used:
+            self._use()
+        descriptor = task.descriptor
+        if not task.rank:
+            task.rank = rank_of(descriptor.priority, self._session.clock(), self._ageing_s)
+        descriptor.group.queue = put(descriptor.group.queue, task)
+
+    def _use(self) -> None:
+        """Rank what was queued or sent before: it counts as waiting since now."""
+        self.used = True
+        now = rank_of(0, self._session.clock(), self._ageing_s)
+        for group in self._session.leases.classes():
+            for task in group.queue:
+                task.rank = now
+            for lease in group.leases.values():
+                for task in lease.in_flight.values():
+                    task.rank = now
+
+    def outbid(self, lead_s: float | None) -> None:
+        """Others wait for what this owner holds, so many seconds ahead of a new task, or do not any more.
+
+        On the loop, without the lock.
+
+        Raises:
+            ProtocolError: when that is no number of seconds.
+        """
+        if lead_s is not None and not isfinite(lead_s):
+            raise ProtocolError(f"nobody can be {lead_s} seconds ahead")
+        with self._session.owner.lock:
+            if not self.used:
+                self._use()
+            self._others = None if lead_s is None else self._session.clock() - lead_s
+            groups = [group for group in self._session.leases.classes() if group.queue]
+        for group in groups:
+            self._session.pump_later(group)
+
+    def leaves_to_others(self, group: SchedulingClass) -> bool:
+        """Whether a better ranked task of another class or owner waits for what this class's leases hold."""
+        first = first_waiting(group.queue)
+        if first is None:
+            return False
+        limit = first.rank - MARGIN * self._ageing_s
+        if self._others is not None and self._others < limit:
+            return True
+        return any(
+            other is not group and other.needs & group.needs and self._best(other) < limit
+            for other in self._session.leases.classes()
+        )
+
+    def _best(self, group: SchedulingClass) -> float:
+        first = first_waiting(group.queue)
+        return first.rank if first is not None else float("inf")
+
+    def news(self, group: SchedulingClass) -> list[Any] | None:
+        """The message that tells the node how its class ranks now; None when it knows well enough."""
+        first = first_waiting(group.queue)
+        if first is None:
+            self._told.pop(group.number, None)
+            return None
+        told = self._told.get(group.number)
+        if told is not None and abs(told - first.rank) < MARGIN * self._ageing_s:
+            return None
+        self._told[group.number] = first.rank
+        return [m.RANK, group.number, self._session.clock() - first.rank]
