@@ -37,7 +37,6 @@ class Priorities:
         self._others: float | None = None
         #: The rank of each class's first task, as the node knows it.
         self._told: dict[int, float] = {}
-        session.on_node_message[m.OUTBID] = self.outbid
 
     def enqueue(self, task: Task) -> None:
         """Queue a ready task where its priority puts it; for tasks of priority 0 only while any are used."""

@@ -181,6 +181,8 @@ class Session:
             self.leases.lost(*message[1:])
         elif kind == m.WANTED:
             self.leases.wanted(message[1])
+        elif kind == m.OUTBID:
+            self.owner.priorities.outbid(message[1])
         elif kind == m.DENIED:
             self.leases.denied(*message[1:])
         elif kind == m.ANSWER:

@@ -78,6 +78,8 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     list: DESCRIPTIONS | st.lists(NUMBERS | ANYTHING, max_size=3),
     object: ANYTHING,
     m._NUMBER: st.floats(0, 10) | NUMBERS,
+    m._SIGNED: st.floats() | NUMBERS,
+    m._SIGNED_OR_NONE: st.floats() | NUMBERS | st.none(),
     (list, type(None)): DESCRIPTIONS | st.none(),
 }
 
