@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from .client.terms import inherited
 from .ids import object_binary
 from .lifecycle import session_or_init
 
@@ -128,6 +127,8 @@ class RuntimeContext:
 
     def get_remaining_time(self) -> float | None:
         """Seconds that are left of the running task's timeout, or of its callers'; None when it has none."""
+        from .client.terms import inherited
+
         around = inherited.get()
         if around is None or around.deadline is None:
             return None

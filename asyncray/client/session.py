@@ -30,7 +30,6 @@ from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.values import decode, encode, scalar_bytes, wire_bytes
 from .arguments import encode_arguments
-from .carried import any_carried
 from .descriptors import Descriptors
 from .destructors import interrupts_us
 from .diagnosis import explain, explain_call
@@ -42,7 +41,7 @@ from .peers import Peers
 from .priorities import Priorities
 from .questions import Questions
 from .statistics import Statistics, statistics_of
-from .terms import inherited, terms_of
+from .terms import terms_of
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -357,9 +356,7 @@ class Session:
         elif arguments is not None:
             self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
             self.hints.look(descriptor, arguments, args, kwargs)
-        terms, context = None, inherited.get()
-        if context is not None or descriptor.timeout_s is not None or any_carried():
-            terms = terms_of(descriptor, context, self.clock())
+        terms = terms_of(descriptor, self.clock)
         refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task(), terms)
         if len(refs) == 1:
             return refs[0]

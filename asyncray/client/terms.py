@@ -18,6 +18,8 @@ from ..wire.values import SCALARS
 from . import carried
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..state.tasks import Descriptor, Task
 
 #: Names of the extras.
@@ -85,15 +87,21 @@ class Terms:
         return told or None
 
 
-def terms_of(descriptor: Descriptor, context: Inherited | None, now: float) -> Terms:
-    """The terms of a call made in this context.
+def terms_of(descriptor: Descriptor, clock: Callable[[], float]) -> Terms | None:
+    """The terms of a call made in this context; None for almost all.
 
     Raises:
         TypeError: when a carried value cannot travel.
         ValueError: when one is too large.
     """
-    context = context or NOTHING
-    timeout_s, deadline, own = descriptor.timeout_s, context.deadline, False
+    context, timeout_s = inherited.get(), descriptor.timeout_s
+    if context is None and timeout_s is None and not carried.any_carried():
+        return None
+    return _terms(timeout_s, context or NOTHING, clock())
+
+
+def _terms(timeout_s: float | None, context: Inherited, now: float) -> Terms:
+    deadline, own = context.deadline, False
     if timeout_s is not None and (deadline is None or now + timeout_s < deadline):
         deadline, own = now + timeout_s, True
     values = carried.outgoing(context.passed_on)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .tasks import DONE
 
@@ -30,19 +30,6 @@ MARGIN: Final = 0.5
 def rank_of(priority: int, since: float, ageing_s: float) -> float:
     """The rank of a task of *priority* that waits since then. Never 0.0, which is no rank."""
     return since - priority * ageing_s or -1e-9
-
-
-class TaskQueue(Protocol):
-    """What a scheduling class needs of its queue; a deque has it all."""
-
-    def append(self, task: Task, /) -> None: ...
-    def appendleft(self, task: Task, /) -> None: ...
-    def popleft(self) -> Task: ...
-    def clear(self) -> None: ...
-    def extend(self, tasks: Iterable[Task], /) -> None: ...
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Task]: ...
-    def __getitem__(self, index: int, /) -> Task: ...
 
 
 class RankedQueue:
@@ -81,6 +68,10 @@ class RankedQueue:
 
     def __getitem__(self, index: int, /) -> Task:
         return self._heap[0][2] if index == 0 else list(self)[index]
+
+
+#: What a scheduling class has as its queue.
+TaskQueue: TypeAlias = "deque[Task] | RankedQueue"
 
 
 def put(queue: TaskQueue, task: Task) -> TaskQueue:

@@ -46,7 +46,8 @@ def found_below() -> list[tuple[Any, str]]:
 @ray.remote
 async def found_below_async() -> list[tuple[Any, str]]:
     """What tasks nested in a coroutine find."""
-    return await aio.get([found.remote(), found_async.remote()])
+    told: list[tuple[Any, str]] = await aio.get([found.remote(), found_async.remote()])
+    return told
 
 
 @ray.remote

@@ -118,8 +118,8 @@ def test_a_task_that_does_not_know_a_variable_passes_it_on(shared_ray: ModuleTyp
 
 
 def test_two_variables_of_one_name_need_other_names(shared_ray: ModuleType) -> None:
-    one = aio.carry(ContextVar("same"), "one")
-    two = aio.carry(ContextVar("same"), "two")
+    one: ContextVar[int] = aio.carry(ContextVar("same"), "one")
+    two: ContextVar[int] = aio.carry(ContextVar("same"), "two")
 
     @ray.remote
     def read() -> tuple[Any, Any]:
@@ -134,7 +134,12 @@ def test_two_variables_of_one_name_need_other_names(shared_ray: ModuleType) -> N
 def test_of_two_variables_under_one_name_the_newer_travels(shared_ray: ModuleType) -> None:
     aio.carry(ContextVar("made anew"))
     newer: ContextVar[int] = aio.carry(ContextVar("made anew"))
-    assert with_value(1, ray.remote(lambda: newer.get()).remote, newer) == 1
+
+    @ray.remote
+    def read() -> int:
+        return newer.get()
+
+    assert with_value(1, read.remote, newer) == 1
 
 
 def test_a_scope_of_deadlines_and_variables_is_inherited_together(shared_ray: ModuleType) -> None:
@@ -201,7 +206,7 @@ def test_a_variable_that_a_worker_cannot_import_fails_the_call_and_says_so(share
 
 def test_a_context_variable_that_does_not_travel_cannot_be_pickled(shared_ray: ModuleType) -> None:
     variable: ContextVar[int] = ContextVar("stays")
-    with pytest.raises(TypeError, match="'stays' cannot be pickled: let it travel by asyncray.aio.carry"):
+    with pytest.raises(TypeError, match=r"'stays' cannot be pickled: let it travel by asyncray\.aio\.carry"):
         ray.put(variable)
 
 

@@ -67,7 +67,7 @@ def test_a_running_coroutine_is_cancelled(shared_ray: ModuleType, beacon: Beacon
 def test_a_queued_task_never_runs(shared_ray: ModuleType, beacon: Beacon, gate: Gate) -> None:
     holding = [tasks.hold.remote(beacon.path, gate.path) for _ in range(2)]
     beacon.next(), beacon.next()
-    with pytest.raises(GetTimeoutError, match="it was queued$"):
+    with pytest.raises(GetTimeoutError, match=r"it was queued$"):
         ray.get(tasks.tell.options(timeout=0.05).remote(beacon.path))
     gate.open()
     assert ray.get(holding) == ["held", "held"]
@@ -79,7 +79,7 @@ def test_a_task_that_waits_for_its_arguments_never_runs(
     shared_ray: ModuleType, beacon: Beacon, gate: Gate
 ) -> None:
     argument = tasks.after.remote(gate.path)
-    with pytest.raises(GetTimeoutError, match="it was waiting for 1 argument$"):
+    with pytest.raises(GetTimeoutError, match=r"it was waiting for 1 argument$"):
         ray.get(tasks.tell.options(timeout=0.05).remote(beacon.path, argument))
     gate.open()
     assert ray.get(argument) is None
@@ -123,7 +123,7 @@ def test_a_timeout_may_come_from_the_decorator_and_be_taken_back(shared_ray: Mod
         time.sleep(0.3)
         return "done"
 
-    with pytest.raises(GetTimeoutError, match="timeout of 0.01 s"):
+    with pytest.raises(GetTimeoutError, match=r"timeout of 0\.01 s"):
         ray.get(slow.remote())
     assert ray.get(slow.options(timeout=None).remote()) == "done"
 

@@ -1,4 +1,4 @@
-"""Which waiting task goes first where priorities differ: the higher, the earlier, and nobody waits for ever."""
+"""Which waiting task goes first where priorities differ: the higher, the earlier; nobody waits for ever."""
 
 from __future__ import annotations
 
