@@ -87,7 +87,7 @@ class Carried:
 
 
 #: What travels, by variable.
-_carried: Final[dict[ContextVar[Any], Carried]] = {}
+variables: Final[dict[ContextVar[Any], Carried]] = {}
 #: What this process has made for variables that it could not import, by name.
 _stand_ins: Final[dict[str, ContextVar[Any]]] = {}
 _ABSENT: Final = object()
@@ -99,18 +99,18 @@ def carry(variable: ContextVar[T], name: str | None = None) -> ContextVar[T]:
         raise TypeError(f"carry takes a ContextVar, not {variable!r} of type {type(variable).__name__}")
     if name is not None and (not isinstance(name, str) or not name):
         raise TypeError(f"the name of a carried variable is a string that is not empty, not {name!r}")
-    known = _carried.get(variable)
+    known = variables.get(variable)
     if known is not None and name not in (None, known.explicit):
         raise ValueError(f"the variable is carried as {known.name!r} already, not as {name!r}")
     if known is None:
         copyreg.pickle(ContextVar, _reduce)
-        _carried[variable] = Carried(variable, name)
+        variables[variable] = Carried(variable, name)
     return variable
 
 
 def any_carried() -> bool:
     """Whether anything travels."""
-    return bool(_carried)
+    return bool(variables)
 
 
 def outgoing(passed_on: dict[str, Any]) -> dict[str, Any]:
@@ -133,11 +133,11 @@ def outgoing(passed_on: dict[str, Any]) -> dict[str, Any]:
 
 def _by_name() -> dict[str, Carried]:
     """What travels, by name. Of two with one name it is the newer: a cell of a notebook was run again."""
-    by_name = {carried.name: carried for carried in list(_carried.values())}
-    if len(by_name) < len(_carried):
-        for carried in list(_carried.values()):
+    by_name = {carried.name: carried for carried in list(variables.values())}
+    if len(by_name) < len(variables):
+        for carried in list(variables.values()):
             if by_name[carried.name] is not carried:
-                del _carried[carried.variable]
+                del variables[carried.variable]
     return by_name
 
 
@@ -168,8 +168,8 @@ def _variable(name: str) -> ContextVar[Any] | None:
     found = getattr(importlib.import_module(module), attribute, None)
     if not isinstance(found, ContextVar):
         raise TypeError(f"the carried variable {name!r} is {found!r} in this worker, and no ContextVar")
-    if found not in _carried:
-        _carried[found] = Carried(found, name)
+    if found not in variables:
+        variables[found] = Carried(found, name)
     return found
 
 
@@ -188,7 +188,7 @@ def _place_of(variable: ContextVar[Any]) -> str | None:
 
 
 def _reduce(variable: ContextVar[Any]) -> tuple[Any, ...]:
-    carried = _carried.get(variable)
+    carried = variables.get(variable)
     if carried is None:
         raise TypeError(
             f"the context variable {variable.name!r} cannot be pickled: let it travel by asyncray.aio.carry"
@@ -205,6 +205,6 @@ def restored(name: str, *default: Any) -> ContextVar[Any]:
     if variable is None:
         variable = ContextVar(name, default=default[0]) if default else ContextVar(name)
         _stand_ins[name] = variable
-        _carried[variable] = Carried(variable, name)
+        variables[variable] = Carried(variable, name)
         copyreg.pickle(ContextVar, _reduce)
     return variable

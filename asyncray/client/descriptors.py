@@ -125,9 +125,7 @@ class Descriptors:
             depth = 1
         description = [mode, resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
-            group = self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
-            group.needs = frozenset(resources)
-            return group
+            return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
 
 
 def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:

@@ -33,8 +33,8 @@ class Priorities:
         self._ageing_s = session.config.priority_ageing_s
         #: Whether priorities are used; once they are, every task has a rank.
         self.used = False
-        #: The rank of the best task of others that waits for what this owner's leases hold.
-        self._others: float | None = None
+        #: By class: the rank of the best task of another class or owner that waits for what its leases hold.
+        self._outbid: dict[int, float] = {}
         #: The rank of each class's first task, as the node knows it.
         self._told: dict[int, float] = {}
 
@@ -58,40 +58,43 @@ class Priorities:
                 for task in lease.in_flight.values():
                     task.rank = now
 
-    def outbid(self, lead_s: float | None) -> None:
-        """Others wait for what this owner holds, so many seconds ahead of a new task, or do not any more.
-
-        On the loop, without the lock.
-
-        Raises:
-            ProtocolError: when that is no number of seconds.
-        """
-        if lead_s is not None and not isfinite(lead_s):
-            raise ProtocolError(f"nobody can be {lead_s} seconds ahead")
+    def begin(self) -> None:
+        """Somebody uses priorities. On the loop, without the lock."""
         with self._session.owner.lock:
             if not self.used:
                 self._use()
-            self._others = None if lead_s is None else self._session.clock() - lead_s
             groups = [group for group in self._session.leases.classes() if group.queue]
         for group in groups:
             self._session.pump_later(group)
 
-    def leaves_to_others(self, group: SchedulingClass) -> bool:
-        """Whether a better ranked task of another class or owner waits for what this class's leases hold."""
-        first = first_waiting(group.queue)
-        if first is None:
-            return False
-        limit = first.rank - MARGIN * self._ageing_s
-        if self._others is not None and self._others < limit:
-            return True
-        return any(
-            other is not group and other.needs & group.needs and self._best(other) < limit
-            for other in self._session.leases.classes()
-        )
+    def outbid(self, number: int, lead_s: float | None) -> None:
+        """A better ranked task waits for what leases of a class hold, so many seconds ahead of a new one.
 
-    def _best(self, group: SchedulingClass) -> float:
+        On the loop, without the lock.
+
+        Args:
+            number: The class.
+            lead_s: None when none waits any more.
+
+        Raises:
+            ProtocolError: when there is no such class, or that is no number of seconds.
+        """
+        groups = self._session.leases.classes()
+        if not 0 <= number < len(groups) or (lead_s is not None and not isfinite(lead_s)):
+            raise ProtocolError(f"nobody can be {lead_s} seconds ahead of class {number}")
+        if lead_s is not None:
+            self._outbid[number] = self._session.clock() - lead_s
+        elif self._outbid.pop(number, None) is not None:
+            # Workers that were left alone may have room.
+            self._session.pump_later(groups[number])
+
+    def leaves_to_others(self, group: SchedulingClass) -> bool:
+        """Whether a task that waits for what this class's leases hold is ranked better than its first."""
+        best = self._outbid.get(group.number)
+        if best is None:
+            return False
         first = first_waiting(group.queue)
-        return first.rank if first is not None else float("inf")
+        return first is not None and best < first.rank - MARGIN * self._ageing_s
 
     def news(self, group: SchedulingClass) -> list[Any] | None:
         """The message that tells the node how its class ranks now; None when it knows well enough."""

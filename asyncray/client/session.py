@@ -181,7 +181,9 @@ class Session:
         elif kind == m.WANTED:
             self.leases.wanted(message[1])
         elif kind == m.OUTBID:
-            self.owner.priorities.outbid(message[1])
+            self.owner.priorities.outbid(*message[1:])
+        elif kind == m.RANKED:
+            self.owner.priorities.begin()
         elif kind == m.DENIED:
             self.leases.denied(*message[1:])
         elif kind == m.ANSWER:

@@ -54,6 +54,11 @@ NOTHING: Final = Inherited(None, {}, None)
 inherited: Final[ContextVar[Inherited | None]] = ContextVar("asyncray_inherited", default=None)
 
 
+#: Looked at by every call.
+_inherited: Final = inherited.get
+_variables: Final = carried.variables
+
+
 class Terms:
     """What one call is subject to."""
 
@@ -94,10 +99,10 @@ def terms_of(descriptor: Descriptor, clock: Callable[[], float]) -> Terms | None
         TypeError: when a carried value cannot travel.
         ValueError: when one is too large.
     """
-    context, timeout_s = inherited.get(), descriptor.timeout_s
-    if context is None and timeout_s is None and not carried.any_carried():
+    context = _inherited()
+    if context is None and descriptor.timeout_s is None and not _variables:
         return None
-    return _terms(timeout_s, context or NOTHING, clock())
+    return _terms(descriptor.timeout_s, context or NOTHING, clock())
 
 
 def _terms(timeout_s: float | None, context: Inherited, now: float) -> Terms:

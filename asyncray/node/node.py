@@ -55,8 +55,9 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
-        #: The best rank of others that each was told.
-        self._told_rank: dict[bytes, float | None] = {}
+        #: Owners that were told of priorities, and the ranks they were told, by owner and class.
+        self._told_ranked: set[bytes] = set()
+        self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
         use_of = machine.memory_use
         self._memory = (
@@ -256,17 +257,23 @@ class Node:
             if self._told_waiting.get(process_id, False) != others:
                 self._told_waiting[process_id] = others
                 connection.send([m.WANTED, others])
-            if self.scheduler.ranked:
-                self._tell_rank(process_id, connection)
+        if self.scheduler.ranked:
+            self._tell_ranks()
 
-    def _tell_rank(self, process_id: bytes, connection: Connection) -> None:
-        """Tell an owner how far ahead others are that wait for what it holds."""
-        best, told = self.scheduler.best_of_others(process_id), self._told_rank.get(process_id)
-        near = MARGIN * self._config.priority_ageing_s
-        if best == told or (best is not None and told is not None and abs(best - told) < near):
-            return
-        self._told_rank[process_id] = best
-        connection.send([m.OUTBID, None if best is None else self._now() - best])
+    def _tell_ranks(self) -> None:
+        """Tell owners that priorities are used, and for which of their leases something better waits."""
+        for process_id, connection in self._owners.items():
+            if process_id not in self._told_ranked:
+                self._told_ranked.add(process_id)
+                connection.send([m.RANKED])
+        outbids, told, now = self.scheduler.outbids(), self._told_outbids, self._now()
+        for key in [key for key in told if key not in outbids]:
+            del told[key]
+            self._owners[key[0]].send([m.OUTBID, key[1], None])
+        for key, rank in outbids.items():
+            if key not in told or abs(told[key] - rank) >= MARGIN * self._config.priority_ageing_s:
+                told[key] = rank
+                self._owners[key[0]].send([m.OUTBID, key[1], now - rank])
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
@@ -287,7 +294,9 @@ class Node:
         """What a dead owner had running has nowhere to report to: its workers end too."""
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
-        self._told_rank.pop(owner, None)
+        self._told_ranked.discard(owner)
+        for key in [key for key in self._told_outbids if key[0] == owner]:
+            del self._told_outbids[key]
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:

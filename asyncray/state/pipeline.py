@@ -67,7 +67,7 @@ class SchedulingClass:
     """The queue and the leases of tasks that need the same."""
 
     __slots__ = (
-        "concurrent", "dead", "demanded", "description", "key", "leases", "max_depth", "needs", "number",
+        "concurrent", "dead", "demanded", "description", "key", "leases", "max_depth", "number",
         "posted", "queue", "target_s",
     )  # fmt: skip
 
@@ -82,8 +82,6 @@ class SchedulingClass:
         self.max_depth = max_depth
         #: Whether tasks share a worker at the same time (coroutines) instead of one after the other.
         self.concurrent = False
-        #: Names of the resources that a task of it takes.
-        self.needs: frozenset[str] = frozenset()
         #: A deque, or a heap while tasks of different priorities wait; see state.ranking.
         self.queue: TaskQueue = deque()
         #: How many in the queue were cancelled there; a pass drops them.

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from ..resources import UNITS, NodeResources, Resources
@@ -187,22 +188,28 @@ class Scheduler:
         else:
             self._ranks[owner, number] = rank
 
-    def best_of_others(self, owner: bytes) -> float | None:
-        """The best rank, of others at least as deep, that waits for what *owner* holds; None: none waits."""
-        depth = self.depth_of(owner)
-        held = {name for g in self.grants.values() if g.demand.owner == owner for name in g.demand.resources}
-        if not held:
-            return None
-        ranks = (
-            demand.rank
-            for demand in self.demands.values()
-            if demand.count
-            and demand.owner != owner
-            and demand.depth >= depth
-            and not held.isdisjoint(demand.resources)
-            and self.resources.feasible(demand.resources)
-        )
-        return min(ranks, default=None)
+    def outbids(self) -> dict[tuple[bytes, int], float]:
+        """By owner and class: the best rank that waits for what one lease of the class holds.
+
+        Only where that is better than what the class itself waits for. A demand for which one lease is not
+        enough is not among them: to wait for several, workers would have to idle.
+        """
+        free = self.resources.available
+        waiting = [d for d in self.demands.values() if d.count and not d.resources.fits(free)]
+        waiting.sort(key=lambda demand: (demand.rank, demand.order))
+        found: dict[tuple[bytes, int], float] = {}
+        for holder in dict.fromkeys(grant.demand for grant in self.grants.values()):
+            # What it will ask for next, only its owner will know.
+            own = holder.rank if holder.count else inf
+            room = Counter(free)
+            room.update(holder.resources)
+            for other in waiting:
+                if other.rank >= own:
+                    break
+                if other.depth >= holder.depth and other.resources.fits(room):
+                    found[holder.owner, holder.number] = other.rank
+                    break
+        return found
 
     def depth_of(self, owner: bytes) -> int:
         """How many calls deep an owner's running task is; 0 for a driver."""
@@ -278,9 +285,10 @@ class Scheduler:
 
     def owner_gone(self, owner: bytes) -> list[Grant]:
         """An owner is dead; returns the leases it held, which stay until their workers end."""
-        for table in (self.demands, self._ranks):
-            for key in [key for key in table if key[0] == owner]:
-                del table[key]
+        for key in [key for key in self.demands if key[0] == owner]:
+            self.demands.pop(key).count = 0
+        for key in [key for key in self._ranks if key[0] == owner]:
+            del self._ranks[key]
         return [grant for grant in self.grants.values() if grant.demand.owner == owner]
 
     def _end(self, grant: Grant) -> None:

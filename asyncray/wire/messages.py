@@ -61,6 +61,7 @@ UNPIN: Final = 68
 # --- control: priorities -----------------------------------------------------------------------------------
 OUTBID: Final = 87
 RANK: Final = 88
+RANKED: Final = 89
 
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
@@ -159,10 +160,13 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
-    # seconds that the best ranked task of others is ahead of a new one; None: none waits
-    OUTBID: ("OUTBID", (_SIGNED_OR_NONE,)),
+    # class number, seconds that the best task which waits for what its leases hold is ahead of a new one
+    # without priority; None: none waits
+    OUTBID: ("OUTBID", (int, _SIGNED_OR_NONE)),
     # class number, seconds that its first waiting task is ahead of a new one without priority
     RANK: ("RANK", (int, _SIGNED)),
+    # somebody uses priorities: say how your classes rank
+    RANKED: ("RANKED", ()),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import asyncray as ray
 from asyncray import aio
-from asyncray.client.carried import LARGEST_BYTES, _carried
+from asyncray.client.carried import LARGEST_BYTES, variables
 from tests.cluster import carried_variables as module
 from tests.cluster import programs
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def carries_the_modules_alone() -> Iterator[None]:
     """What a test carries, the next does not."""
-    before = dict(_carried)
+    before = dict(variables)
     yield
-    _carried.clear()
-    _carried.update(before)
+    variables.clear()
+    variables.update(before)
 
 
 def with_value(value: Any, call: Callable[[], Any], variable: ContextVar[Any] = module.trace_id) -> Any:
@@ -156,7 +156,7 @@ def test_a_scope_of_deadlines_and_variables_is_inherited_together(shared_ray: Mo
 
 
 def test_a_call_without_carried_variables_has_no_extras(shared_ray: ModuleType) -> None:
-    _carried.clear()
+    variables.clear()
     ref = module.found.remote()
     task = ref._record.task  # type: ignore[attr-defined]
     assert task is None or task.terms is None

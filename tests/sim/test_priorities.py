@@ -169,6 +169,52 @@ def test_a_class_that_needs_other_resources_is_left_alone() -> None:
     simulate(main, num_cpus=1, resources={"tokens": 1})
 
 
+def test_coroutines_go_on_beside_others_when_nothing_better_waits_any_more() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        low = [mark_async.remote(f"low {number}", 100) for number in range(2)]
+        await asyncio.sleep(1)
+        high = mark.options(priority=5).remote("high")
+        await asyncio.sleep(1)
+        low.append(mark_async.remote("low 2", 1))
+        await asyncio.sleep(1)
+        assert order() == ["low 0", "low 1"], "it is not filled up while something better waits for its end"
+        ray.cancel(high)
+        assert await low.pop() == "low 2"
+        assert now() < 10
+        await ray.aio.get(low)
+
+    simulate(main, num_cpus=1)
+
+
+def test_a_high_priority_that_can_never_run_costs_the_others_nothing() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        never = mark.options(num_cpus=100, priority=100).remote("never")
+        await ray.aio.get([mark.remote(f"plain {number}") for number in range(10)])
+        assert now() < 11
+        returned = sum(event.what.startswith("sends RETURN") for event in cluster.trace.events)
+        assert returned <= 1
+        ray.cancel(never)
+
+    simulate(main, num_cpus=1)
+
+
+def test_an_owner_that_dies_with_ranked_tasks_leaves_the_node_in_order() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        low = call_for.options(max_retries=0).remote("low", 20, 0, 0.0)
+        high = other_class.options(priority=5).remote("high", 100)
+        await asyncio.sleep(2)
+        parent = next(e.pid for e in cluster.trace.events if e.what.startswith("sends BLOCKED"))
+        cluster.kill_worker(parent)
+        with pytest.raises(ray.exceptions.WorkerCrashedError):
+            await low
+        assert await high == "high"
+        assert await double.remote(1) == 2
+
+    for seed in range(5):
+        notes.noted.clear()
+        simulate(main, num_cpus=1, seed=seed)
+
+
 def test_a_high_priority_that_does_not_fit_does_not_stop_the_others() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         blocker = work.remote(30)

@@ -84,28 +84,47 @@ def test_depth_goes_before_rank() -> None:
     assert machine.granted() == [(parent.worker.process_id, 0)], "its caller may be waiting for it"
 
 
-def test_an_owner_hears_of_the_best_that_waits_for_what_it_holds() -> None:
+def test_an_owner_hears_of_the_best_that_waits_for_what_its_lease_holds() -> None:
     machine = Machine(cpus=1)
-    machine.want(ONE, 0, now=0.0)
+    machine.want(ONE, 0, now=0.0, count=2)
     machine.assign()
-    assert machine.scheduler.best_of_others(ONE) is None
+    assert machine.scheduler.outbids() == {}
     machine.want(OTHER, 0, now=1.0)
+    machine.assign()
+    assert machine.scheduler.outbids() == {}, "who came later waits"
     machine.scheduler.rank(OTHER, 0, -60.0)
     machine.want(OTHER, 1, now=2.0)
     machine.scheduler.rank(OTHER, 1, -120.0)
     machine.assign()
-    assert machine.scheduler.best_of_others(ONE) == -120.0
-    assert machine.scheduler.best_of_others(OTHER) is None, "it holds nothing"
+    assert machine.scheduler.outbids() == {(ONE, 0): -120.0}
 
 
-def test_an_owner_hears_nothing_of_what_its_workers_are_of_no_use_for() -> None:
+def test_a_class_of_the_same_owner_is_heard_of_too() -> None:
+    machine = Machine(cpus=1)
+    machine.want(ONE, 0, now=0.0, count=2)
+    machine.assign()
+    machine.want(ONE, 1, now=1.0)
+    machine.scheduler.rank(ONE, 1, -60.0)
+    assert machine.scheduler.outbids() == {(ONE, 0): -60.0}
+
+
+def test_who_asks_for_nothing_more_hears_of_it_for_what_may_come() -> None:
     machine = Machine(cpus=1)
     machine.want(ONE, 0, now=0.0)
     machine.assign()
-    description = ["sync", {"tokens": UNITS}, b"", True]
-    machine.scheduler.want(OTHER, 0, description, 1, "no tokens", 1.0)
+    machine.want(OTHER, 0, now=1.0)
+    assert machine.scheduler.outbids() == {(ONE, 0): 1.0}
+
+
+def test_nobody_leaves_a_worker_that_would_not_help() -> None:
+    machine = Machine(cpus=2)
+    machine.want(ONE, 0, now=0.0, count=3)
+    machine.assign()
+    machine.scheduler.want(OTHER, 0, ["sync", {"tokens": UNITS}, b"", True], 1, "no tokens", 1.0)
     machine.want(OTHER, 1, now=1.0, cpus=2)
-    assert machine.scheduler.best_of_others(ONE) is None
+    for number in (0, 1):
+        machine.scheduler.rank(OTHER, number, -60.0)
+    assert machine.scheduler.outbids() == {}
 
 
 def test_a_deeper_owner_hears_nothing_of_shallower_ones() -> None:
@@ -113,12 +132,12 @@ def test_a_deeper_owner_hears_nothing_of_shallower_ones() -> None:
     machine.want(ONE, 0, now=0.0)
     (parent,) = machine.assign().grants
     child = parent.worker.process_id
-    machine.want(child, 0, now=1.0)
+    machine.want(child, 0, now=1.0, count=2)
     machine.assign()
     machine.want(ONE, 1, now=2.0)
     machine.scheduler.rank(ONE, 1, -1e6)
     assert machine.assign().grants == []
-    assert machine.scheduler.best_of_others(child) is None
+    assert (child, 0) not in machine.scheduler.outbids()
 
 
 def test_the_ranks_of_a_dead_owner_are_forgotten() -> None:
