@@ -199,6 +199,8 @@ class Scheduler:
         waiting.sort(key=lambda demand: (demand.rank, demand.order))
         found: dict[tuple[bytes, int], float] = {}
         for holder in dict.fromkeys(grant.demand for grant in self.grants.values()):
+            if (holder.owner, holder.number) not in self.demands:
+                continue  # its owner is dead, and its workers are about to be
             # What it will ask for next, only its owner will know.
             own = holder.rank if holder.count else inf
             room = Counter(free)

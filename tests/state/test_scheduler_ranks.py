@@ -140,6 +140,16 @@ def test_a_deeper_owner_hears_nothing_of_shallower_ones() -> None:
     assert (child, 0) not in machine.scheduler.outbids()
 
 
+def test_a_dead_owner_need_not_hear_of_anything() -> None:
+    machine = Machine(cpus=1)
+    machine.want(ONE, 0, now=0.0, count=2)
+    machine.assign()
+    machine.want(OTHER, 0, now=1.0)
+    machine.scheduler.rank(OTHER, 0, -60.0)
+    assert machine.scheduler.owner_gone(ONE)
+    assert machine.scheduler.outbids() == {}
+
+
 def test_the_ranks_of_a_dead_owner_are_forgotten() -> None:
     machine = Machine(cpus=1)
     machine.scheduler.rank(OTHER, 0, -60.0)
