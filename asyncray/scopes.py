@@ -39,7 +39,7 @@ class Scope:
         """Cancel what was called for in this scope and is not done, recursively; later calls fail at once."""
         self._cancelled = True
         calls, self._calls = self._calls, []
-        for session, task in calls:
+        for session, task in list(calls):  # a thread that joins at this moment may tidy it up
             session.cancel_task(task)
 
     def joined(self, session: Session, task: Task) -> bool:
@@ -65,9 +65,9 @@ class Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._token is not None
-        inherited.reset(self._token)
         if kind is not None:
             self.cancel()
+        inherited.reset(self._token)
 
 
 def scope() -> Scope:

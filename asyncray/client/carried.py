@@ -165,7 +165,10 @@ def _variable(name: str) -> ContextVar[Any] | None:
     module, colon, attribute = name.partition(":")
     if not colon:
         return _stand_ins.get(name)
-    found = getattr(importlib.import_module(module), attribute, None)
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise ImportError(f"the carried variable {name!r} cannot be had in this worker: {error}") from error
     if not isinstance(found, ContextVar):
         raise TypeError(f"the carried variable {name!r} is {found!r} in this worker, and no ContextVar")
     if found not in variables:
@@ -181,7 +184,7 @@ def _place_of(variable: ContextVar[Any]) -> str | None:
     for module_name, module in reversed(list(sys.modules.items())):
         if module_name == "__main__" or getattr(module, "__spec__", None) is None:
             continue
-        for attribute, value in list(vars(module).items()):
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is variable:
                 return f"{module_name}:{attribute}"
     return None

@@ -198,7 +198,8 @@ class Scheduler:
         waiting = [d for d in self.demands.values() if d.count and not d.resources.fits(free)]
         waiting.sort(key=lambda demand: (demand.rank, demand.order))
         found: dict[tuple[bytes, int], float] = {}
-        for holder in dict.fromkeys(grant.demand for grant in self.grants.values()):
+        # A lease whose task waits for others has given back what it can.
+        for holder in dict.fromkeys(grant.demand for grant in self.grants.values() if not grant.blocked):
             if (holder.owner, holder.number) not in self.demands:
                 continue  # its owner is dead, and its workers are about to be
             # What it will ask for next, only its owner will know.

@@ -139,8 +139,8 @@ class Task:
         self.rank = 0.0
 
     def release(self) -> None:
-        """Let go of the arguments: nobody will need them any more."""
-        self.arguments = self.dependencies = self.holds = None
+        """Let go of the arguments and terms: nobody will need them any more."""
+        self.arguments = self.dependencies = self.holds = self.terms = None
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""

@@ -127,6 +127,17 @@ def test_nobody_leaves_a_worker_that_would_not_help() -> None:
     assert machine.scheduler.outbids() == {}
 
 
+def test_a_lease_whose_task_waits_has_nothing_to_leave() -> None:
+    machine = Machine(cpus=1)
+    machine.want(ONE, 0, now=0.0, count=2)
+    (grant,) = machine.assign().grants
+    machine.want(OTHER, 0, now=1.0)
+    machine.scheduler.rank(OTHER, 0, -60.0)
+    machine.scheduler.blocked(grant.worker, blocked=True)
+    assert machine.granted() == [(OTHER, 0)]
+    assert (ONE, 0) not in machine.scheduler.outbids()
+
+
 def test_a_deeper_owner_hears_nothing_of_shallower_ones() -> None:
     machine = Machine(cpus=2)
     machine.want(ONE, 0, now=0.0)
