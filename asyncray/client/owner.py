@@ -35,12 +35,14 @@ from ..state.tasks import (
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Encoded, Payload
+from .enclosures import enclosing
 from .errors import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .arguments import Arguments, Dependency
+    from .enclosures import Enclosure
     from .leases import Leases
     from .session import Session
 
@@ -66,6 +68,8 @@ class Owner:
         self.unreturned: dict[int, Task] = {}
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
+        #: Enclosures that somebody waits for.
+        self.enclosures: dict[Enclosure, None] = {}
 
     # --- making objects and tasks -------------------------------------------------------------------------
 
@@ -93,6 +97,8 @@ class Owner:
         returns = descriptor.returns
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
+        if (enclosure := enclosing.get()) is not None and enclosure.belongs_to(self.session):
+            enclosure.adopt_new(task)
         refs = self._make_records(task, returns)
         if dependencies is not None:
             task.dependencies = dependencies
@@ -291,6 +297,8 @@ class Owner:
                 self.fail(record.task, error)
             else:
                 self.complete(record, FAILED, encode_error(error))
+        for enclosure in list(self.enclosures):
+            enclosure.give_up()
 
     def abandon(self, error: BaseException) -> None:
         """This process is a fork: what is pending stays so for ever, and who held the lock is gone."""

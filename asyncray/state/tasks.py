@@ -13,7 +13,7 @@ Rule 3: no I/O, no clock, no lock: the owner calls this under its own.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..exceptions import InternalError
 
@@ -97,12 +97,19 @@ class Descriptor:
         self.holds: tuple[ObjectRef[Any], ...] = ()
 
 
+class Enclosing(Protocol):
+    """What must know when a task has ended."""
+
+    def ended(self, task: Task) -> None:
+        """Nothing of the task runs any more."""
+
+
 class Task:
     """One call that this process owns."""
 
     __slots__ = (
-        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "extras", "holds",
-        "lease", "missing", "number", "parent", "records", "retries", "state",
+        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "enclosures", "extras",
+        "holds", "lease", "missing", "number", "parent", "records", "retries", "state",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -129,10 +136,16 @@ class Task:
         #: Number of the task that made the call; None in a driver.
         self.parent: int | None = None
         self.cancelled = False
+        #: Who must hear of its real end: of its worker's answer or death. None iff nobody.
+        self.enclosures: list[Enclosing] | None = None
 
     def release(self) -> None:
-        """Let go of the arguments: nobody will need them any more."""
+        """It has really ended: let go of the arguments, because nobody will need them any more."""
         self.arguments = self.dependencies = self.holds = None
+        if self.enclosures is not None:
+            enclosures, self.enclosures = self.enclosures, None
+            for enclosure in enclosures:
+                enclosure.ended(self)
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""

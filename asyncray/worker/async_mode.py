@@ -10,6 +10,7 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
@@ -21,6 +22,7 @@ from .scope import WorkerScope, running_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.connection import Connection
     from ..wire.frames import Buffer, Message
@@ -86,8 +88,8 @@ class AsyncWorker:
         self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
-        for task, _ in owner.running.values():
-            task.cancel()
+        for task, call in list(owner.running.values()):
+            self._cancel(owner, task, call, force=False, recursive=True)
 
     def _on_message(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
         if message[0] == m.DESCRIBE:
@@ -110,6 +112,9 @@ class AsyncWorker:
         self._scope.begin(call)
         context = copy_context()
         context.run(running_call.set, call)
+        if call.extras:
+            self._runner.enclose(call)
+        context.run(enclosing.set, call.enclosure)
         name = f"{call.function.name}-{call.number}"
         task = self._session.loop.create_task(self._run(owner, call), name=name, context=context)
         owner.running[call.number] = (task, call)
@@ -118,6 +123,8 @@ class AsyncWorker:
         started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
+        if call.enclosure is not None:
+            await self._await_end(call, call.enclosure, failed=row[1] not in (m.OK, m.MANY))
         flush()
         del owner.running[call.number]
         self._scope.end(call)
@@ -159,6 +166,17 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 
+    async def _await_end(self, call: Call, enclosure: Enclosure, *, failed: bool) -> None:
+        """Wait until all that a call has called for has ended, too; a failed one takes it along."""
+        if failed:
+            enclosure.cancel()
+        while not enclosure.is_empty():
+            try:
+                await enclosure.wait_async()
+            except asyncio.CancelledError:
+                if call.cancelled:  # else user code has left it behind in this task
+                    enclosure.cancel()
+
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""
         function = call.function
@@ -183,6 +201,8 @@ class AsyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             owner.report()
             self._end.at_once()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
+from ..client.enclosures import WHOLE, Enclosure
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..exceptions import ProtocolError, RayTaskError
@@ -44,8 +45,8 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "dependencies", "extras", "feed", "function", "keywords", "number", "owner",
-        "positional", "refs", "serial", "started",
+        "arguments", "cancelled", "dependencies", "enclosure", "extras", "feed", "function", "keywords",
+        "number", "owner", "positional", "refs", "serial", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -69,6 +70,8 @@ class Call:
         self.cancelled = False
         #: Whether its coroutine has taken its first step: one that has not would never see a CancelledError.
         self.started = False
+        #: What it calls for must end with it; None for calls that do not belong to an enclosure themselves.
+        self.enclosure: Enclosure | None = None
 
     def clear(self) -> None:
         """Let go of what came with the call. It is over, but what it has left behind may still name it."""
@@ -129,6 +132,11 @@ class Runner:
         self.session = session
         self._end = end
         self._pid = session.identity.pid
+
+    def enclose(self, call: Call) -> None:
+        """Give a call with extras what they ask for."""
+        if call.extras.get(WHOLE):
+            call.enclosure = Enclosure(self.session)
 
     # --- arguments ----------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.enclosures import enclosed
 from ..exceptions import ProtocolError
 from ..net.channel import TaskChannel
 from ..wire import messages as m
@@ -29,6 +30,7 @@ from .scope import WorkerScope, running_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.channel import Arrivals
     from ..net.connection import Connection
@@ -193,7 +195,7 @@ class SyncWorker:
         started = self._clock()
         self._scope.begin(call)
         buffers: list[Buffer] = []
-        row = self._outcome(call, started, buffers)
+        row = (self._whole if call.extras else self._outcome)(call, started, buffers)
         self._current = None
         self._scope.end(call)
         kept = self._runner.kept(call)
@@ -227,6 +229,30 @@ class SyncWorker:
         finally:
             flush()
             running_call.reset(token)
+
+    def _whole(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
+        """As _outcome, for a call with extras: one of an enclosure ends after all it has called for."""
+        self._runner.enclose(call)
+        enclosure = call.enclosure
+        if enclosure is None:
+            return self._outcome(call, started, buffers)
+        with enclosed(enclosure):
+            row = self._outcome(call, started, buffers)
+        if row[1] not in (m.OK, m.MANY):
+            enclosure.cancel()
+        token = running_call.set(call)
+        try:
+            self._await_end(enclosure)
+        finally:
+            running_call.reset(token)
+        return row
+
+    def _await_end(self, enclosure: Enclosure) -> None:
+        while not enclosure.is_empty():
+            try:
+                enclosure.wait()
+            except KeyboardInterrupt:  # the call is cancelled while it waits
+                enclosure.cancel()
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
         soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
@@ -322,6 +348,8 @@ class SyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             self._kill_running(owner, call)
             return

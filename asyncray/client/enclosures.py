@@ -1,0 +1,183 @@
+"""Enclosures: calls that must not outlive the block, or the call, in which they were made.
+
+    with enclosed(enclosure): f.remote()    # the call belongs to the enclosure
+    enclosure.cancel()                      # its references fail at once, its workers are told to stop
+    await enclosure.ended()                 # nothing of it runs any more, anywhere
+
+A task is under way from its submission until it has really ended: until its worker has answered or died,
+not only until its reference has failed. A call that belongs to an enclosure is told so (WHOLE, in its
+extras), and the worker that runs it keeps an enclosure for what it calls in turn: it answers once that has
+ended, too. So the end of a call means the end of everything below it.
+
+Rule 1: `ended` of a task is said under the owner's lock, once, by Task.release.
+Rule 2: who waits is woken by the end of the session, too: its workers end with it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from ..state.tasks import DONE
+from .destructors import interrupts_us
+from .waiting import Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..state.objects import ObjectRecord
+    from ..state.tasks import Task
+    from .session import Session
+
+#: What the calls of the running code belong to.
+enclosing: Final[ContextVar[Enclosure | None]] = ContextVar("asyncray_enclosure", default=None)
+#: Among a task's extras: it ends when all that it has called for has ended.
+WHOLE: Final = "whole"
+
+
+class Enclosure:
+    """Calls that end together.
+
+    Args:
+        session: Whose calls they are.
+        outer: What encloses this one; its calls belong there, too.
+    """
+
+    __slots__ = ("_closed", "_outer", "_session", "_under_way", "_waiters")
+
+    def __init__(self, session: Session, outer: Enclosure | None = None) -> None:
+        self._session = session
+        self._outer = outer
+        #: Tasks that have not really ended, by number.
+        self._under_way: dict[int, Task] = {}
+        #: Who is told when there is none of them left.
+        self._waiters: list[Any] = []
+        self._closed = False
+
+    def belongs_to(self, session: Session) -> bool:
+        """Whether its calls are those of *session*; a context may be older than a session."""
+        return self._session is session
+
+    def adopt_new(self, task: Task) -> None:
+        """A task that is about to be submitted belongs here."""
+        if not self._closed:
+            task.extras = {**(task.extras or {}), WHOLE: True}
+        self._adopt(task)
+
+    def adopt(self, record: ObjectRecord) -> None:
+        """The task that makes an object of this process belongs here from now on, if it is under way."""
+        with self._session.owner.lock:
+            task = record.task
+            if task is not None and (task.state != DONE or _is_at_its_worker(task)):
+                self._adopt(task)
+
+    def _adopt(self, task: Task) -> None:
+        with self._session.owner.lock:
+            enclosure: Enclosure | None = self
+            while enclosure is not None:
+                if not enclosure._closed and enclosure._session is self._session:
+                    enclosure._take(task)
+                enclosure = enclosure._outer
+
+    def _take(self, task: Task) -> None:
+        if task.number not in self._under_way:
+            self._under_way[task.number] = task
+            task.enclosures = [*(task.enclosures or ()), self]
+
+    def ended(self, task: Task) -> None:
+        """A task has really ended. The lock is held."""
+        self._under_way.pop(task.number, None)
+        if not self._under_way:
+            self._wake()
+
+    def give_up(self) -> None:
+        """The session has ended: nothing will be heard of any task. The lock is held."""
+        self._under_way.clear()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.notify(None)
+
+    def is_empty(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def close(self) -> None:
+        """Take no more tasks: those that come are their caller's own business, or the outer enclosure's."""
+        self._closed = True
+
+    def cancel(self) -> None:
+        """Cancel everything under way, with all it has called for. From any thread."""
+        session = self._session
+        if interrupts_us():
+            # A waiter may be in the middle of being told: nobody can be told from here.
+            session.call_soon(self.cancel)
+            return
+        with session.owner.lock:
+            tasks = [task for task in self._under_way.values() if task.state != DONE]
+            for task in tasks:
+                session.owner.cancel(task, force=False)
+        if tasks:
+            session.call_soon(self._tell_workers, tasks)
+            session.deliver()
+
+    def _tell_workers(self, tasks: list[Task]) -> None:
+        for task in tasks:
+            self._session.leases.cancel(task, force=False, recursive=True)
+
+    async def wait_async(self) -> None:
+        """Wait on the running loop until nothing is under way."""
+        waits = self._session.waits
+        while not self.is_empty():
+            waiter = waits.new_loop_bell()
+            if self._register(waiter):
+                try:
+                    await waits.suspend(waiter.future)
+                finally:
+                    self._unregister(waiter)
+
+    def wait(self) -> None:
+        """Park the calling thread until nothing is under way."""
+        while not self.is_empty():
+            bell = Bell()
+            if self._register(bell):
+                try:
+                    self._session.waits.park(bell.gate, None)
+                finally:
+                    self._unregister(bell)
+
+    def _register(self, waiter: Any) -> bool:
+        owner = self._session.owner
+        with owner.lock:
+            if self._session.failure is not None:
+                self._under_way.clear()
+            if not self._under_way:
+                return False
+            self._waiters.append(waiter)
+            owner.enclosures[self] = None
+            return True
+
+    def _unregister(self, waiter: Any) -> None:
+        owner = self._session.owner
+        with owner.lock:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            if not self._waiters:
+                owner.enclosures.pop(self, None)
+
+
+@contextmanager
+def enclosed(enclosure: Enclosure) -> Iterator[None]:
+    """Calls made in the block belong to *enclosure*."""
+    token = enclosing.set(enclosure)
+    try:
+        yield
+    finally:
+        enclosing.reset(token)
+
+
+def _is_at_its_worker(task: Task) -> bool:
+    return task.lease is not None and task.lease.in_flight.get(task.number) is task

@@ -1,0 +1,204 @@
+"""``aio.TaskGroup``: asyncio's task group for work that runs in other processes.
+
+Inside is an ``asyncio.TaskGroup``, so that every rule about failures, cancellation and ``uncancel`` is the
+interpreter's own. A remote call is followed in it by a small task that ends as the call does. One more task,
+the warden, is there as long as the group: when the group is aborted it is cancelled like all the others, and
+then cancels the calls and waits for their real end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from .client.enclosures import Enclosure, enclosing
+from .exceptions import TaskCancelledError
+from .lifecycle import session_or_init
+from .refs import ObjectRef
+
+if TYPE_CHECKING:
+    from contextvars import Context, Token
+    from types import TracebackType
+    from typing import Self
+
+T = TypeVar("T")
+
+
+class TaskGroup:
+    """An ``asyncio.TaskGroup`` that takes calls of remote functions, too; they do not outlive its block.
+
+    async with aio.TaskGroup() as group:
+        one = group.create_task(f.remote(1))    # a reference, as f.remote gave it
+        two = group.create_task(fetch(url))     # an asyncio.Task, as ever
+    print(await one, two.result())
+
+    Leaving the block waits for everything in it. The first failure, or a cancellation of the block, cancels
+    the rest: coroutines as asyncio does, calls in whichever process they run, with all that they have called
+    for. The block is left when nothing of that runs any more, and raises an ``ExceptionGroup``, with the
+    rules of ``asyncio.TaskGroup``; a member that was cancelled by itself is no failure.
+
+    Every call made inside the block belongs to it, in coroutines and threads that it starts too, whether or
+    not it was given to ``create_task``: it is waited for, or cancelled, but only ``create_task`` makes its
+    failure the group's. Such a call ends when all that it has called for has ended.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        #: None until the block is entered.
+        self._calls: Enclosure | None = None
+        self._token: Token[Enclosure | None] | None = None
+        self._members = 0
+        self._left = False
+        self._warden_began = False
+        #: Set when the block has been left and every member is done.
+        self._quiet = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        session = session_or_init()
+        self._calls = Enclosure(session, enclosing.get())
+        # Before the block's own context begins: the warden is no part of it.
+        self._group.create_task(self._guard(self._calls), name="warden of an asyncray group")
+        self._token = enclosing.set(self._calls)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave()
+        if not self._warden_began:
+            # A task that is cancelled before its first step never takes it.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as cancelled:
+                if kind is None:
+                    kind, error, traceback = type(cancelled), cancelled, cancelled.__traceback__
+        try:
+            await self._group.__aexit__(kind, error, traceback)
+        finally:
+            # An error in this frame would keep itself alive.
+            del error, traceback
+
+    def _leave(self) -> None:
+        assert self._token is not None
+        try:
+            enclosing.reset(self._token)
+        except ValueError:  # left in another context than entered, as fixtures are: that one has gone
+            enclosing.set(None)
+        self._left = True
+        if not self._members:
+            self._quiet.set()
+
+    async def _guard(self, calls: Enclosure) -> None:
+        """Be there until all members are done and all calls have ended; cancel those when cancelled."""
+        self._warden_began = True
+        cancelled: asyncio.CancelledError | None = None
+        while True:
+            try:
+                await self._quiet.wait()
+                await calls.wait_async()
+                break
+            except asyncio.CancelledError as error:
+                cancelled = error
+                calls.cancel()
+        calls.close()
+        if cancelled is not None:
+            raise cancelled
+
+    @overload
+    def create_task(
+        self, work: ObjectRef[T], *, name: str | None = None, context: Context | None = None
+    ) -> ObjectRef[T]: ...
+    @overload
+    def create_task(
+        self, work: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[T]: ...
+    @overload
+    def create_task(
+        self, work: list[ObjectRef[T]], *, name: str | None = None, context: Context | None = None
+    ) -> list[ObjectRef[T]]: ...
+    def create_task(self, work: Any, *, name: str | None = None, context: Context | None = None) -> Any:
+        """Make a call, or a coroutine, a member of the group.
+
+        Args:
+            work: The reference to a call's result (the list of them, when it has several), or a coroutine.
+            name: Of the asyncio task; for a call, of the one that follows it.
+            context: Of the coroutine; None is a copy of the caller's.
+
+        Returns:
+            The reference (or list) itself; for a coroutine its ``asyncio.Task``.
+
+        Raises:
+            RuntimeError: when the group has not been entered, has ended or is being aborted. The call is
+                cancelled then, as a coroutine is closed.
+            SessionClosedError: when the reference is one of an earlier session.
+            TypeError: when *work* is something else.
+        """
+        if isinstance(work, Coroutine):
+            return self._start(work, name, context)
+        refs = work if isinstance(work, list) else [work]
+        for ref in refs:
+            if type(ref) is not ObjectRef:
+                raise TypeError(
+                    f"create_task takes the reference of a call or a coroutine, not {ref!r} of type "
+                    f"{type(ref).__name__}"
+                )
+            ref._record.owner.check_open()
+        for ref in refs:
+            self._add(ref, name)
+        return work
+
+    def _start(
+        self, work: Coroutine[Any, Any, T], name: str | None, context: Context | None
+    ) -> asyncio.Task[T]:
+        if context is None:
+            context = copy_context()
+            context.run(enclosing.set, self._calls)
+        try:
+            task = self._group.create_task(work, name=name, context=context)
+        except BaseException:
+            work.close()
+            raise
+        self._members += 1
+        task.add_done_callback(self._member_done)
+        return task
+
+    def _add(self, ref: ObjectRef[Any], name: str | None) -> None:
+        try:
+            self._start(_follow(ref), name or f"follows {ref.hex()}", None)
+        except RuntimeError:
+            _cancel(ref)
+            raise
+        if self._calls is not None and ref._record.home is None:  # type: ignore[attr-defined]
+            self._calls.adopt(ref._record)  # type: ignore[arg-type]
+
+    def _member_done(self, task: asyncio.Task[Any]) -> None:
+        self._members -= 1
+        if self._left and not self._members:
+            self._quiet.set()
+
+    def __repr__(self) -> str:
+        return repr(self._group).replace("<TaskGroup", "<asyncray.aio.TaskGroup", 1)
+
+
+async def _follow(ref: ObjectRef[Any]) -> None:
+    """End as a call does; one that was cancelled has not failed."""
+    record: Any = ref._record
+    await record.owner.wait_async(record)
+    error = ref.exception()
+    if error is None or isinstance(error, TaskCancelledError):
+        return
+    try:
+        raise error
+    finally:
+        del error
+
+
+def _cancel(ref: ObjectRef[Any]) -> None:
+    record: Any = ref._record
+    record.owner.cancel_record(record, force=False, recursive=True)
