@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ..exceptions import ProtocolError
 from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
+from ..state.deaths import Deaths
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
 from ..wire.handshake import Identity
@@ -54,6 +55,7 @@ class Node:
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
         self._sweeping = False
+        self._deaths = Deaths()
         use_of = machine.memory_use
         self._memory = (
             None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
@@ -250,10 +252,14 @@ class Node:
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
         grant = self.scheduler.gone(worker)
-        if grant is not None and grant.demand.owner in self._owners:
-            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text, process.running()])
-        if worker.process_id:
-            self._owner_gone(worker.process_id)
+        lost = None if grant is None else [m.LOST, grant.number, kind, text, process.running()]
+        orphans = self._owner_gone(worker.process_id) if worker.process_id else []
+
+        def tell() -> None:
+            if grant is not None and lost is not None and grant.demand.owner in self._owners:
+                self._owners[grant.demand.owner].send(lost)
+
+        self._deaths.died(worker.number, orphans, tell)
         if kind == UNFORKED and self.scheduler.workers:
             self.scheduler.max_workers = len(self.scheduler.workers)
             self._limit = text
@@ -262,14 +268,17 @@ class Node:
             self._deny(demand, f"{prefix}no worker could be started for it: {text}")
         self._schedule()
 
-    def _owner_gone(self, owner: bytes) -> None:
-        """What a dead owner had running has nowhere to report to: its workers end too."""
+    def _owner_gone(self, owner: bytes) -> list[int]:
+        """What a dead owner had running has nowhere to report to: its workers end, too. Returns which."""
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
+        orphans = []
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
                 self.pool.kill(process, "owner", "the process that had called for its task died")
+                orphans.append(process.worker.number)
+        return orphans
 
     # --- idle workers -------------------------------------------------------------------------------------
 
