@@ -2,8 +2,9 @@
 
 Inside is an ``asyncio.TaskGroup``, so that every rule about failures, cancellation and ``uncancel`` is the
 interpreter's own. A remote call is followed in it by a small task that ends as the call does. One more task,
-the warden, is there as long as the group: when the group is aborted it is cancelled like all the others, and
-then cancels the calls and waits for their real end.
+the warden, is there until all calls have really ended, so that the group waits for that as for its members.
+The calls are cancelled at the moment of the abort, before any member has heard of it: what a member calls for
+in its clean-up is not cancelled any more.
 """
 
 from __future__ import annotations
@@ -19,11 +20,27 @@ from .lifecycle import session_or_init
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Context, Token
     from types import TracebackType
     from typing import Self
 
 T = TypeVar("T")
+
+
+class _Group(asyncio.TaskGroup):
+    """Tells of the abort.
+
+    The method is a private one of asyncio, the same since 3.11. Should it go, the warden's cancel tells.
+    """
+
+    def __init__(self, on_abort: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_abort = on_abort
+
+    def _abort(self) -> None:
+        self._on_abort()
+        super()._abort()  # type: ignore[misc]
 
 
 class TaskGroup:
@@ -45,12 +62,13 @@ class TaskGroup:
     """
 
     def __init__(self) -> None:
-        self._group = asyncio.TaskGroup()
+        self._group = _Group(self._abort)
         #: None until the block is entered.
         self._calls: Enclosure | None = None
         self._token: Token[Enclosure | None] | None = None
         self._members = 0
         self._left = False
+        self._aborted = False
         self._warden_began = False
         #: Set when the block has been left and every member is done.
         self._quiet = asyncio.Event()
@@ -80,9 +98,18 @@ class TaskGroup:
                     kind, error, traceback = type(cancelled), cancelled, cancelled.__traceback__
         try:
             await self._group.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as errors:
+            if not self._aborted:
+                raise
+            raise _without_cancellations(errors) from None
         finally:
             # An error in this frame would keep itself alive.
             del error, traceback
+
+    def _abort(self) -> None:
+        if not self._aborted and self._calls is not None:
+            self._aborted = True
+            self._calls.cancel()
 
     def _leave(self) -> None:
         assert self._token is not None
@@ -95,7 +122,7 @@ class TaskGroup:
             self._quiet.set()
 
     async def _guard(self, calls: Enclosure) -> None:
-        """Be there until all members are done and all calls have ended; cancel those when cancelled."""
+        """The warden: be there until all members are done and all calls have ended."""
         self._warden_began = True
         cancelled: asyncio.CancelledError | None = None
         while True:
@@ -105,7 +132,7 @@ class TaskGroup:
                 break
             except asyncio.CancelledError as error:
                 cancelled = error
-                calls.cancel()
+                self._abort()
         calls.close()
         if cancelled is not None:
             raise cancelled
@@ -184,6 +211,18 @@ class TaskGroup:
 
     def __repr__(self) -> str:
         return repr(self._group).replace("<TaskGroup", "<asyncray.aio.TaskGroup", 1)
+
+
+def _without_cancellations(errors: BaseExceptionGroup[Any]) -> BaseException:
+    """What an aborted group raises: a coroutine that saw its call cancelled was cancelled, and did not fail.
+
+    Mostly it is cancelled itself at the same moment; members of groups inside hear of that a little later.
+    """
+    task = asyncio.current_task()
+    _, rest = errors.split(TaskCancelledError)
+    if rest is not None:
+        return rest
+    return asyncio.CancelledError() if task is not None and task.cancelling() else errors
 
 
 async def _follow(ref: ObjectRef[Any]) -> None:

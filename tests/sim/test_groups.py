@@ -487,6 +487,40 @@ def test_an_outer_failure_ends_the_inner_group_and_its_calls() -> None:
     simulate(main, num_cpus=4)
 
 
+@pytest.mark.parametrize("kind", [aio.TaskGroup, asyncio.TaskGroup])
+@pytest.mark.parametrize("how", ["a failure", "a cancellation"])
+def test_coroutines_of_inner_groups_that_see_their_call_cancelled_have_not_failed(
+    kind: Any, how: str
+) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        async def wait_for_a_call() -> None:
+            await tidy.remote(HOUR_S)
+
+        async def inner() -> None:
+            async with kind() as group:
+                group.create_task(wait_for_a_call())
+
+        async def outer() -> None:
+            async with aio.TaskGroup() as group:
+                group.create_task(inner())
+                if how == "a failure":
+                    group.create_task(fail_after.remote(100, ValueError()))
+
+        task = asyncio.create_task(outer())
+        if how == "a failure":
+            with pytest.raises(ExceptionGroup) as caught:
+                await task
+            assert matching(caught.value, ValueError) == 1
+        else:
+            await asyncio.sleep(100)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert_all_ended()
+
+    simulate(main, num_cpus=4)
+
+
 @ray.remote
 async def group_in_a_worker(children: int, seconds: float) -> int:
     """Run a group of its own."""
