@@ -201,7 +201,7 @@ class TaskGroup:
         except RuntimeError:
             _cancel(ref)
             raise
-        if self._calls is not None and ref._record.home is None:  # type: ignore[attr-defined]
+        if self._calls is not None:
             self._calls.adopt(ref._record)  # type: ignore[arg-type]
 
     def _member_done(self, task: asyncio.Task[Any]) -> None:

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..state.objects import PENDING
 from ..state.tasks import DONE
 from .destructors import interrupts_us
 from .waiting import Bell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ..state.objects import ObjectRecord
     from ..state.tasks import Task
@@ -44,15 +46,17 @@ class Enclosure:
         outer: What encloses this one; its calls belong there, too.
     """
 
-    __slots__ = ("_closed", "_outer", "_session", "_under_way", "_waiters")
+    __slots__ = ("_closed", "_foreign", "_outer", "_session", "_under_way", "_waiters")
 
     def __init__(self, session: Session, outer: Enclosure | None = None) -> None:
         self._session = session
         self._outer = outer
-        #: Tasks that have not really ended, by number.
-        self._under_way: dict[int, Task] = {}
+        #: Tasks that have not really ended, by number; cancelled ones of other processes by their record.
+        self._under_way: dict[Any, Task | None] = {}
         #: Who is told when there is none of them left.
         self._waiters: list[Any] = []
+        #: Borrowed records whose tasks, in other processes, belong here.
+        self._foreign: dict[ObjectRecord, None] = {}
         self._closed = False
 
     def belongs_to(self, session: Session) -> bool:
@@ -66,8 +70,14 @@ class Enclosure:
         self._adopt(task)
 
     def adopt(self, record: ObjectRecord) -> None:
-        """The task that makes an object of this process belongs here from now on, if it is under way."""
+        """The task that makes an object belongs here from now on, if it is under way.
+
+        One of another process is cancelled with the others; only then its end is waited for here.
+        """
         with self._session.owner.lock:
+            if record.home is not None:
+                self._foreign[record] = None
+                return
             task = record.task
             if task is not None and (task.state != DONE or _is_at_its_worker(task)):
                 self._adopt(task)
@@ -87,7 +97,10 @@ class Enclosure:
 
     def ended(self, task: Task) -> None:
         """A task has really ended. The lock is held."""
-        self._under_way.pop(task.number, None)
+        self._forget(task.number)
+
+    def _forget(self, key: Any) -> None:
+        self._under_way.pop(key, None)
         if not self._under_way:
             self._wake()
 
@@ -117,12 +130,22 @@ class Enclosure:
             session.call_soon(self.cancel)
             return
         with session.owner.lock:
-            tasks = [task for task in self._under_way.values() if task.state != DONE]
+            foreign = [record for record in self._foreign if record.state == PENDING]
+            self._foreign.clear()
+            self._under_way.update(dict.fromkeys(foreign))
+            tasks = [task for task in self._under_way.values() if task is not None and task.state != DONE]
             for task in tasks:
                 session.owner.cancel(task, force=False)
+        for record in foreign:
+            session.cancel_record(record, force=False, recursive=True)
+            session.call_soon(session.peers.when_ended, record, partial(self._foreign_ended, record))
         if tasks:
             session.call_soon(self._tell_workers, tasks)
             session.deliver()
+
+    def _foreign_ended(self, record: ObjectRecord) -> None:
+        with self._session.owner.lock:
+            self._forget(record)
 
     def _tell_workers(self, tasks: list[Task]) -> None:
         for task in tasks:
@@ -149,6 +172,11 @@ class Enclosure:
                 finally:
                     self._unregister(bell)
 
+    def when_empty(self, then: Callable[[], None]) -> None:
+        """Call *then* once nothing is under way, which may be now; it may be called under the lock."""
+        if not self._register(_Then(then)):
+            then()
+
     def _register(self, waiter: Any) -> bool:
         owner = self._session.owner
         with owner.lock:
@@ -167,6 +195,18 @@ class Enclosure:
                 self._waiters.remove(waiter)
             if not self._waiters:
                 owner.enclosures.pop(self, None)
+
+
+class _Then:
+    """Calls a function when it is told."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then = then
+
+    def notify(self, record: ObjectRecord | None) -> None:
+        self._then()
 
 
 @contextmanager

@@ -269,16 +269,24 @@ class Node:
         self._schedule()
 
     def _owner_gone(self, owner: bytes) -> list[int]:
-        """What a dead owner had running has nowhere to report to: its workers end, too. Returns which."""
+        """What a dead owner had running has nowhere to report to: its workers end, too. Returns which.
+
+        They are told, so that their tasks can clean up, and killed after the grace of a cancelled task.
+        """
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
         orphans = []
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
-                self.pool.kill(process, "owner", "the process that had called for its task died")
+                process.connection.send([m.ORPHANED])
+                self._loop.call_later(self._config.cancel_grace_s, self._end_orphan, process)
                 orphans.append(process.worker.number)
         return orphans
+
+    def _end_orphan(self, process: WorkerProcess) -> None:
+        if self.pool.processes.get(process.worker.number) is process:
+            self.pool.kill(process, "owner", "the process that had called for its task died")
 
     # --- idle workers -------------------------------------------------------------------------------------
 

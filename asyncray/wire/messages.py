@@ -58,6 +58,11 @@ BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
 
+# --- peer, again -------------------------------------------------------------------------------------------
+ENDED: Final = 91
+# --- control: a node and a worker ---------------------------------------------------------------------------
+ORPHANED: Final = 90
+
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
 ERROR: Final = 1
@@ -153,6 +158,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
+    # request number, objects whose tasks' real end is asked for; none of them in the answer
+    ENDED: ("ENDED", (int, list)),
+    # whoever called for what the worker runs is dead: it has a grace to end
+    ORPHANED: ("ORPHANED", ()),
 }
 
 

@@ -72,10 +72,15 @@ class AsyncWorker:
         self._end = end
         self._runner = Runner(session, end)
         self._owners: dict[bytes, AsyncOwner] = {}
+        #: Those whose connection has closed, and whose calls may still be cleaning up.
+        self._gone: list[AsyncOwner] = []
         scope.concurrent = True
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
+        #: Nobody is left to call: the worker ends with its last call.
+        self._orphaned = False
 
     def _on_owner(self, connection: Connection) -> None:
         owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes)
@@ -88,6 +93,8 @@ class AsyncWorker:
         self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
+        if owner.running:
+            self._gone.append(owner)
         for task, call in list(owner.running.values()):
             self._cancel(owner, task, call, force=False, recursive=True)
 
@@ -128,6 +135,7 @@ class AsyncWorker:
         flush()
         del owner.running[call.number]
         self._scope.end(call)
+        self._leave_if_orphaned()
         busy_s = self._clock() - started
         kept = self._runner.kept(call)
         if kept:
@@ -176,6 +184,18 @@ class AsyncWorker:
             except asyncio.CancelledError:
                 if call.cancelled:  # else user code has left it behind in this task
                     enclosure.cancel()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its calls are cancelled, and this worker ends after them."""
+        self._orphaned = True
+        for owner in list(self._owners.values()):
+            for task, call in list(owner.running.values()):
+                self._cancel(owner, task, call, force=False, recursive=True)
+        self._leave_if_orphaned()
+
+    def _leave_if_orphaned(self) -> None:
+        if self._orphaned and not any(owner.running for owner in (*self._owners.values(), *self._gone)):
+            self._session.when_unneeded(self._end.leave)
 
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""

@@ -121,6 +121,7 @@ class SyncWorker:
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
 
     # --- the main thread ----------------------------------------------------------------------------------
 
@@ -363,6 +364,14 @@ class SyncWorker:
                 self._hand_back(owner, m.BLOCKS)
                 owner.report()
                 self._end.at_once()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its call is cancelled, and this worker ends after it."""
+        self.leave()
+        with self._lock:
+            current = self._current
+        if current is not None:
+            self._cancel_running(*current, force=False, recursive=True)
 
     def is_running(self) -> bool:
         """Whether a call runs now: a SIGINT is its own then, and nobody's otherwise."""
