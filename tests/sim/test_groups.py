@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import asyncray as ray
 from asyncray import aio, exceptions
-from asyncray.testing import SimulatedCluster, simulate, sleep
+from asyncray.testing import SimulatedCluster, simulate
 from tests.sim import notes
+from tests.sim.kin import (
+    TIDY_S,
+    assert_all_ended,
+    fail_after,
+    failing,
+    leave_behind,
+    leave_behind_in_a_coroutine,
+    matching,
+    parent,
+    raising,
+    tidy,
+    tidy_coroutine,
+)
 from tests.sim.tasks import HOUR_S, double, fail, now, work
-
-if TYPE_CHECKING:
-    from asyncray.testing import Event
-
-#: Seconds that the clean-up of a task takes here.
-TIDY_S = 10.0
-
-#: For blocks of several statements: a group is one.
-raising = pytest.raises
-failing = partial(raising, ExceptionGroup)
 
 
 @pytest.fixture(autouse=True)
@@ -32,92 +33,10 @@ def clean_notes() -> None:
     notes.noted.clear()
 
 
-@ray.remote
-def tidy(seconds: float, value: Any = None) -> Any:
-    """Work for so long, and take a while to end, however that comes."""
-    notes.note("began")
-    try:
-        sleep(seconds)
-    finally:
-        try:
-            sleep(TIDY_S)
-        finally:
-            notes.note("ended")
-    return value
-
-
-@ray.remote
-async def tidy_coroutine(seconds: float, value: Any = None) -> Any:
-    """The same as a coroutine."""
-    notes.note("began")
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        try:
-            await asyncio.sleep(TIDY_S)
-        finally:
-            notes.note("ended")
-    return value
-
-
-@ray.remote
-def parent(child: Any, seconds: float) -> Any:
-    """Wait for a child."""
-    notes.note("began")
-    try:
-        return ray.get(child.remote(seconds))
-    finally:
-        notes.note("ended")
-
-
-@ray.remote
-async def coroutine_parent(child: Any, seconds: float) -> Any:
-    """The same as a coroutine."""
-    notes.note("began")
-    try:
-        return await child.remote(seconds)
-    finally:
-        notes.note("ended")
-
-
-@ray.remote
-def leave_behind(child: Any, seconds: float) -> str:
-    """Call for a child and do not wait for it."""
-    child.remote(seconds)
-    child.options(num_returns=0).remote(seconds)
-    return "left"
-
-
-@ray.remote
-async def leave_behind_in_a_coroutine(child: Any, seconds: float) -> str:
-    """The same as a coroutine."""
-    child.remote(seconds)
-    return "left"
-
-
-@ray.remote
-def fail_after(seconds: float, error: BaseException) -> None:
-    """Raise so much later."""
-    sleep(seconds)
-    raise error
-
-
-def assert_all_ended() -> None:
-    """Nothing that began is still running."""
-    assert notes.noted["began"], "nothing has begun"
-    assert notes.noted["began"] == notes.noted["ended"], notes.noted
-
-
 def cancelling() -> int:
     task = asyncio.current_task()
     assert task is not None
     return task.cancelling()
-
-
-def matching(group: BaseExceptionGroup[Any], kind: type[BaseException]) -> int:
-    """How many of the errors are of a kind; all must be."""
-    assert all(isinstance(error, kind) for error in group.exceptions), group.exceptions
-    return len(group.exceptions)
 
 
 # --- the block waits for all --------------------------------------------------------------------------------
@@ -637,104 +556,3 @@ def test_names_and_contexts_are_passed_on() -> None:
         assert "TaskGroup" in repr(group)
 
     simulate(main)
-
-
-# --- deaths -------------------------------------------------------------------------------------------------
-
-
-def test_a_worker_that_dies_is_a_failure_after_what_it_had_called_for_has_ended() -> None:
-    async def main(cluster: SimulatedCluster) -> None:
-        killed: list[int] = []
-
-        def watch(event: Event) -> None:
-            if event.what.startswith("sends BLOCKED") and not killed:
-                killed.append(event.pid)
-                cluster.kill_worker(event.pid)
-
-        cluster.on_event(watch)
-        with failing() as caught:
-            async with aio.TaskGroup() as group:
-                group.create_task(parent.options(max_retries=0).remote(work, HOUR_S))
-        assert matching(caught.value, exceptions.WorkerCrashedError) == 1
-        assert cluster.workers == [pid for pid in cluster.workers if pid not in killed]
-        left = notes.noted.copy()
-        await asyncio.sleep(2 * HOUR_S)
-        assert notes.noted == left
-
-    for seed in range(5):
-        notes.noted.clear()
-        simulate(main, seed=seed)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_a_kill_at_any_moment_leaves_nothing_running(seed: int) -> None:
-    async def main(cluster: SimulatedCluster) -> None:
-        async def kill_now_and_then() -> None:
-            while True:
-                await asyncio.sleep(cluster.seed % 7 + 3)
-                if cluster.workers:
-                    cluster.kill_worker()
-
-        killer = asyncio.create_task(kill_now_and_then())
-        with failing():
-            async with aio.TaskGroup() as group:
-                for _ in range(3):
-                    group.create_task(parent.options(max_retries=-1).remote(work, HOUR_S))
-                    group.create_task(leave_behind.options(max_retries=-1).remote(work, HOUR_S))
-                group.create_task(asyncio.sleep(100))
-                await asyncio.sleep(60)
-                raise ValueError
-        killer.cancel()
-        left = notes.noted.copy()
-        await asyncio.sleep(2 * HOUR_S)
-        assert notes.noted == left
-        assert await double.remote(1) == 2
-
-    simulate(main, seed=seed, num_cpus=3)
-
-
-def test_the_death_of_the_node_ends_a_group() -> None:
-    async def main(cluster: SimulatedCluster) -> None:
-        with failing() as caught:
-            async with aio.TaskGroup() as group:
-                group.create_task(tidy.remote(HOUR_S))
-                tidy.options(num_returns=0).remote(HOUR_S)
-                await asyncio.sleep(10)
-                ray.cancel(group.create_task(tidy.remote(HOUR_S)))
-                cluster.kill_node()
-        assert matching(caught.value, exceptions.LocalRayletDiedError) == 1
-
-    simulate(main, num_cpus=4)
-
-
-# --- races, replayed in order -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("message", ["TASKS", "RESULTS", "CANCEL", "BLOCKED", "GRANT", "HANDBACK"])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_cancellation_at_each_step_leaves_nothing_running(message: str, seed: int) -> None:
-    async def main(cluster: SimulatedCluster) -> None:
-        async def block() -> None:
-            async with aio.TaskGroup() as group:
-                group.create_task(parent.remote(tidy, 20))
-                group.create_task(leave_behind.remote(tidy_coroutine, 20))
-                group.create_task(tidy.remote(20))
-
-        task = asyncio.create_task(block())
-        cancelled: list[Event] = []
-
-        def watch(event: Event) -> None:
-            if event.what.startswith(f"sends {message}") and not task.done() and len(cancelled) <= seed:
-                cancelled.append(event)
-                task.cancel()
-
-        cluster.on_event(watch)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        assert notes.noted["began"] == notes.noted["ended"]
-        left = notes.noted.copy()
-        await asyncio.sleep(HOUR_S)
-        assert notes.noted == left
-        assert await double.remote(1) == 2
-
-    simulate(main, seed=seed, num_cpus=2)
