@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .client.enclosures import Enclosure, enclosing
 from .exceptions import TaskCancelledError
-from .lifecycle import session_or_init
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
@@ -75,11 +74,10 @@ class TaskGroup:
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        session = session_or_init()
-        self._calls = Enclosure(session, enclosing.get())
+        self._calls = calls = Enclosure(enclosing.get())
         # Before the block's own context begins: the warden is no part of it.
-        self._group.create_task(self._guard(self._calls), name="warden of an asyncray group")
-        self._token = enclosing.set(self._calls)
+        self._group.create_task(self._guard(calls), name="warden of an asyncray group")
+        self._token = enclosing.set(calls)
         return self
 
     async def __aexit__(
@@ -202,7 +200,8 @@ class TaskGroup:
             _cancel(ref)
             raise
         if self._calls is not None:
-            self._calls.adopt(ref._record)  # type: ignore[arg-type]
+            record: Any = ref._record
+            self._calls.adopt(record.owner, record)
 
     def _member_done(self, task: asyncio.Task[Any]) -> None:
         self._members -= 1

@@ -142,7 +142,7 @@ class Work(Generic[R]):
     ) -> None:
         self.session = session_or_init()
         self._plan = plan
-        self.calls = Enclosure(self.session, enclosing.get())
+        self.calls = Enclosure(enclosing.get())
         #: References that have not been taken.
         self.window: Any = InOrder() if plan.ordered else unordered([])
         self._limit = plan.limit(self.session)

@@ -42,14 +42,14 @@ class Enclosure:
     """Calls that end together.
 
     Args:
-        session: Whose calls they are.
         outer: What encloses this one; its calls belong there, too.
     """
 
     __slots__ = ("_closed", "_foreign", "_outer", "_session", "_under_way", "_waiters")
 
-    def __init__(self, session: Session, outer: Enclosure | None = None) -> None:
-        self._session = session
+    def __init__(self, outer: Enclosure | None = None) -> None:
+        #: Whose calls they are; None before the first. A block may be older than the session inside it.
+        self._session: Session | None = None
         self._outer = outer
         #: Tasks that have not really ended, by number; cancelled ones of other processes by their record.
         self._under_way: dict[Any, Task | None] = {}
@@ -59,41 +59,44 @@ class Enclosure:
         self._foreign: dict[ObjectRecord, None] = {}
         self._closed = False
 
-    def belongs_to(self, session: Session) -> bool:
-        """Whether its calls are those of *session*; a context may be older than a session."""
-        return self._session is session
+    def adopt_new(self, session: Session, task: Task) -> None:
+        """A task of *session* that is about to be submitted belongs here."""
+        enclosure: Enclosure | None = self
+        while enclosure is not None:
+            if enclosure._take(session, task):
+                task.extras = {**(task.extras or {}), WHOLE: True}
+            enclosure = enclosure._outer
 
-    def adopt_new(self, task: Task) -> None:
-        """A task that is about to be submitted belongs here."""
-        if not self._closed:
-            task.extras = {**(task.extras or {}), WHOLE: True}
-        self._adopt(task)
-
-    def adopt(self, record: ObjectRecord) -> None:
+    def adopt(self, session: Session, record: ObjectRecord) -> None:
         """The task that makes an object belongs here from now on, if it is under way.
 
         One of another process is cancelled with the others; only then its end is waited for here.
         """
-        with self._session.owner.lock:
+        with session.owner.lock:
             if record.home is not None:
+                self._begin(session)
                 self._foreign[record] = None
                 return
             task = record.task
             if task is not None and (task.state != DONE or _is_at_its_worker(task)):
-                self._adopt(task)
+                self._take(session, task)
 
-    def _adopt(self, task: Task) -> None:
-        with self._session.owner.lock:
-            enclosure: Enclosure | None = self
-            while enclosure is not None:
-                if not enclosure._closed and enclosure._session is self._session:
-                    enclosure._take(task)
-                enclosure = enclosure._outer
+    def _take(self, session: Session, task: Task) -> bool:
+        """Count a task in; False when this one is closed, or is another session's."""
+        with session.owner.lock:
+            if self._closed or not self._begin(session):
+                return False
+            if task.number not in self._under_way:
+                self._under_way[task.number] = task
+                task.enclosures = [*(task.enclosures or ()), self]
+            return True
 
-    def _take(self, task: Task) -> None:
-        if task.number not in self._under_way:
-            self._under_way[task.number] = task
-            task.enclosures = [*(task.enclosures or ()), self]
+    def _begin(self, session: Session) -> bool:
+        """Whether calls of *session* may belong here: it is the first one, or the one before has ended."""
+        if self._session is None or self._session.failure is not None:
+            self._under_way.clear()
+            self._session = session
+        return self._session is session
 
     def ended(self, task: Task) -> None:
         """A task has really ended. The lock is held."""
@@ -111,6 +114,8 @@ class Enclosure:
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
+        assert self._session is not None
+        self._session.owner.enclosures.pop(self, None)
         for waiter in waiters:
             waiter.notify(None)
 
@@ -125,6 +130,8 @@ class Enclosure:
     def cancel(self) -> None:
         """Cancel everything under way, with all it has called for. From any thread."""
         session = self._session
+        if session is None:
+            return
         if interrupts_us():
             # A waiter may be in the middle of being told: nobody can be told from here.
             session.call_soon(self.cancel)
@@ -138,49 +145,45 @@ class Enclosure:
                 session.owner.cancel(task, force=False)
         for record in foreign:
             session.cancel_record(record, force=False, recursive=True)
-            session.call_soon(session.peers.when_ended, record, partial(self._foreign_ended, record))
+            then = partial(self._foreign_ended, session, record)
+            session.call_soon(session.peers.when_ended, record, then)
         if tasks:
-            session.call_soon(self._tell_workers, tasks)
+            session.call_soon(_tell_workers, session, tasks)
             session.deliver()
 
-    def _foreign_ended(self, record: ObjectRecord) -> None:
-        with self._session.owner.lock:
+    def _foreign_ended(self, session: Session, record: ObjectRecord) -> None:
+        with session.owner.lock:
             self._forget(record)
-
-    def _tell_workers(self, tasks: list[Task]) -> None:
-        for task in tasks:
-            self._session.leases.cancel(task, force=False, recursive=True)
 
     async def wait_async(self) -> None:
         """Wait on the running loop until nothing is under way."""
-        waits = self._session.waits
-        while not self.is_empty():
-            waiter = waits.new_loop_bell()
-            if self._register(waiter):
+        while (session := self._session) is not None and self._under_way:
+            waiter = session.waits.new_loop_bell()
+            if self._register(session, waiter):
                 try:
-                    await waits.suspend(waiter.future)
+                    await session.waits.suspend(waiter.future)
                 finally:
-                    self._unregister(waiter)
+                    self._unregister(session, waiter)
 
     def wait(self) -> None:
         """Park the calling thread until nothing is under way."""
-        while not self.is_empty():
+        while (session := self._session) is not None and self._under_way:
             bell = Bell()
-            if self._register(bell):
+            if self._register(session, bell):
                 try:
-                    self._session.waits.park(bell.gate, None)
+                    session.waits.park(bell.gate, None)
                 finally:
-                    self._unregister(bell)
+                    self._unregister(session, bell)
 
     def when_empty(self, then: Callable[[], None]) -> None:
         """Call *then* once nothing is under way, which may be now; it may be called under the lock."""
-        if not self._register(_Then(then)):
+        if self._session is None or not self._register(self._session, _Then(then)):
             then()
 
-    def _register(self, waiter: Any) -> bool:
-        owner = self._session.owner
+    def _register(self, session: Session, waiter: Any) -> bool:
+        owner = session.owner
         with owner.lock:
-            if self._session.failure is not None:
+            if session.failure is not None:
                 self._under_way.clear()
             if not self._under_way:
                 return False
@@ -188,8 +191,8 @@ class Enclosure:
             owner.enclosures[self] = None
             return True
 
-    def _unregister(self, waiter: Any) -> None:
-        owner = self._session.owner
+    def _unregister(self, session: Session, waiter: Any) -> None:
+        owner = session.owner
         with owner.lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -217,6 +220,11 @@ def enclosed(enclosure: Enclosure) -> Iterator[None]:
         yield
     finally:
         enclosing.reset(token)
+
+
+def _tell_workers(session: Session, tasks: list[Task]) -> None:
+    for task in tasks:
+        session.leases.cancel(task, force=False, recursive=True)
 
 
 def _is_at_its_worker(task: Task) -> bool:

@@ -97,8 +97,8 @@ class Owner:
         returns = descriptor.returns
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
-        if (enclosure := enclosing.get()) is not None and enclosure.belongs_to(self.session):
-            enclosure.adopt_new(task)
+        if (enclosure := enclosing.get()) is not None:
+            enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)
         if dependencies is not None:
             task.dependencies = dependencies

@@ -215,10 +215,10 @@ class Peers:
             then()
 
     def _tell_end(self, connection: Connection, request: int, numbers: list[int]) -> None:
-        enclosure = Enclosure(self._session)
+        enclosure = Enclosure()
         for number in numbers:
             if (record := self._owner.objects.owned.get(number)) is not None:
-                enclosure.adopt(record)
+                enclosure.adopt(self._session, record)
         enclosure.when_empty(lambda: self._session.call_soon(connection.send, [m.ENDED, request, []]))
 
     # --- fetching values ----------------------------------------------------------------------------------

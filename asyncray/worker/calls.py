@@ -136,7 +136,7 @@ class Runner:
     def enclose(self, call: Call) -> None:
         """Give a call with extras what they ask for."""
         if call.extras.get(WHOLE):
-            call.enclosure = Enclosure(self.session)
+            call.enclosure = Enclosure()
 
     # --- arguments ----------------------------------------------------------------------------------------
 

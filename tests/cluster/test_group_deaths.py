@@ -16,7 +16,7 @@ import pytest
 
 import asyncray as ray
 from asyncray import aio
-from asyncray.exceptions import WorkerCrashedError
+from asyncray.exceptions import SessionClosedError, WorkerCrashedError
 from tests.cluster import cancellable as tasks
 from tests.cluster import processes
 from tests.cluster.beacons import Beacon, light
@@ -37,6 +37,39 @@ def beacon(tmp_path: Path) -> Iterator[Beacon]:
     made = Beacon(tmp_path)
     yield made
     made.close()
+
+
+# --- sessions that begin and end inside ---
+
+
+def test_a_group_may_be_older_than_the_sessions_inside_it() -> None:
+    async def main() -> list[Any]:
+        refs = []
+        async with aio.TaskGroup() as group:
+            for number in range(2):
+                async with aio.session(num_cpus=1):
+                    refs.append(group.create_task(tasks.plain.remote(number)))
+                    refs.append(await refs[-1])
+        return refs[1::2]
+
+    assert asyncio.run(main()) == [0, 1]
+
+
+def test_the_end_of_the_session_is_the_end_of_what_runs_in_the_group(beacon: Beacon, tmp_path: Path) -> None:
+    notes = str(tmp_path / "notes")
+
+    async def main() -> None:
+        with failing() as caught:
+            async with aio.TaskGroup() as group:
+                async with aio.session(num_cpus=2):
+                    group.create_task(parent.remote(beacon.path, tidy, beacon.path, notes))
+                    tidy.options(num_returns=0).remote(beacon.path, notes)
+                    pids = await heard(beacon, 2)
+                assert not any(processes.exists(pid) for pid in pids.values())
+        assert caught.value.subgroup(SessionClosedError) is not None
+        assert len(caught.value.exceptions) == 1
+
+    asyncio.run(main())
 
 
 # --- kills --
