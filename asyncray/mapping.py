@@ -13,7 +13,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
 
 from .client.enclosures import Enclosure, enclosed, enclosing
 from .client.errors import encode_error
@@ -365,6 +365,26 @@ def _failed(session: Session, error: Exception) -> ObjectRef[Any]:
     return ref
 
 
+@overload
+def map(  # noqa: A001
+    f: RemoteFunction[Any, Any, R],
+    items: Iterable[Any] | AsyncIterable[Any],
+    *,
+    limit: int | None = ...,
+    ordered: bool = ...,
+    return_exceptions: Literal[False] = ...,
+    progress: bool = ...,
+) -> AsyncResults[R]: ...
+@overload
+def map(  # noqa: A001
+    f: RemoteFunction[Any, Any, R],
+    items: Iterable[Any] | AsyncIterable[Any],
+    *,
+    limit: int | None = ...,
+    ordered: bool = ...,
+    return_exceptions: bool,
+    progress: bool = ...,
+) -> AsyncResults[R | Exception]: ...
 def map(  # noqa: A001 - it is the builtin's twin
     f: RemoteFunction[Any, Any, R],
     items: Iterable[Any] | AsyncIterable[Any],

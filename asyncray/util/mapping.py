@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ..mapping import Plan, Results
 
@@ -13,6 +13,26 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+@overload
+def map(  # noqa: A001
+    f: RemoteFunction[Any, Any, R],
+    items: Iterable[Any],
+    *,
+    limit: int | None = ...,
+    ordered: bool = ...,
+    return_exceptions: Literal[False] = ...,
+    progress: bool = ...,
+) -> Results[R]: ...
+@overload
+def map(  # noqa: A001
+    f: RemoteFunction[Any, Any, R],
+    items: Iterable[Any],
+    *,
+    limit: int | None = ...,
+    ordered: bool = ...,
+    return_exceptions: bool,
+    progress: bool = ...,
+) -> Results[R | Exception]: ...
 def map(  # noqa: A001 - it is the builtin's twin
     f: RemoteFunction[Any, Any, R],
     items: Iterable[Any],

@@ -432,7 +432,7 @@ def test_the_blocking_twin_says_so_on_a_running_loop_and_for_asynchronous_source
         with pytest.raises(RuntimeError, match=r"asyncray.aio.map"):
             next(util.map(take, [1.0]))
         with pytest.raises(TypeError, match=r"asyncray.aio.map takes asynchronous sources"):
-            util.map(take, slowly([1.0]))  # type: ignore[arg-type]
+            util.map(take, slowly([1.0]))  # type: ignore[call-overload]
         assert notes.noted["began"] == 0
 
     simulate(main)
