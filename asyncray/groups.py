@@ -58,6 +58,10 @@ class TaskGroup:
     Every call made inside the block belongs to it, in coroutines and threads that it starts too, whether or
     not it was given to ``create_task``: it is waited for, or cancelled, but only ``create_task`` makes its
     failure the group's. Such a call ends when all that it has called for has ended.
+
+    A synchronous task that no interrupt reaches, inside C code, is waited for; ``cancel(ref, force=True)``
+    ends it. A reference whose call was made before the block is cancelled and waited for like the others;
+    what that has called for is cancelled with it, but not waited for.
     """
 
     def __init__(self) -> None:
@@ -165,6 +169,9 @@ class TaskGroup:
             TypeError: when *work* is something else.
         """
         if isinstance(work, Coroutine):
+            if context is None:
+                context = copy_context()
+                context.run(enclosing.set, self._calls)
             return self._start(work, name, context)
         refs = work if isinstance(work, list) else [work]
         for ref in refs:
@@ -181,9 +188,6 @@ class TaskGroup:
     def _start(
         self, work: Coroutine[Any, Any, T], name: str | None, context: Context | None
     ) -> asyncio.Task[T]:
-        if context is None:
-            context = copy_context()
-            context.run(enclosing.set, self._calls)
         try:
             task = self._group.create_task(work, name=name, context=context)
         except BaseException:
@@ -195,7 +199,7 @@ class TaskGroup:
 
     def _add(self, ref: ObjectRef[Any], name: str | None) -> None:
         try:
-            self._start(_follow(ref), name or f"follows {ref.hex()}", None)
+            self._start(_follow(ref), name, None)
         except RuntimeError:
             _cancel(ref)
             raise
