@@ -20,6 +20,7 @@ from .client.errors import encode_error
 from .lifecycle import session_or_init
 from .progress import check_progress, new_bar
 from .readiness import Completions, LoopCompletions
+from .refs import ObjectRef
 from .remote import RemoteFunction
 from .resources import UNITS
 from .state.objects import FAILED
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .client.session import Session
-    from .refs import ObjectRef
 
 R = TypeVar("R")
 
@@ -171,7 +171,11 @@ class Work(Generic[R]):
         return bool(self.window.left)
 
     def call(self, item: Any) -> None:
-        """Make a call; one that cannot be made is a failure in its place."""
+        """Make a call; one that cannot be made is a failure in its place.
+
+        Raises:
+            TypeError: when the call gives something else than a reference: a stream.
+        """
         try:
             with enclosed(self.calls):
                 ref = self._plan.function.remote(item)
@@ -179,6 +183,8 @@ class Work(Generic[R]):
             if self.session.failure is not None:
                 raise
             ref = _failed(self.session, error)
+        if type(ref) is not ObjectRef:
+            raise TypeError(f"map takes a function with one result, and this call gave {ref!r}")
         self.window.add(ref)
 
     def outcome(self, ref: ObjectRef[R]) -> Any:
