@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import api, lifecycle
 from .context import Context
+from .groups import TaskGroup as TaskGroup  # noqa: PLC0414 - public
+from .mapping import map as map  # noqa: A004, PLC0414 - public; twin of the builtin
 from .process import current
 from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef

@@ -36,12 +36,14 @@ from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Encoded, Payload
 from .deadlines import Deadlines, expired
+from .enclosures import enclosing
 from .errors import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .arguments import Arguments, Dependency
+    from .enclosures import Enclosure
     from .leases import Leases
     from .priorities import Priorities
     from .session import Session
@@ -71,6 +73,8 @@ class Owner:
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
         self.deadlines = Deadlines(session)
+        #: Enclosures that somebody waits for.
+        self.enclosures: dict[Enclosure, None] = {}
 
     # --- making objects and tasks -------------------------------------------------------------------------
 
@@ -100,6 +104,8 @@ class Owner:
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
         task.terms = terms
+        if (enclosure := enclosing.get()) is not None:
+            enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)
         if dependencies is not None:
             task.dependencies = dependencies
@@ -319,6 +325,8 @@ class Owner:
                 self.fail(record.task, error)
             else:
                 self.complete(record, FAILED, encode_error(error))
+        for enclosure in list(self.enclosures):
+            enclosure.give_up()
 
     def abandon(self, error: BaseException) -> None:
         """This process is a fork: what is pending stays so for ever, and who held the lock is gone."""

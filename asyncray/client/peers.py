@@ -36,6 +36,7 @@ from ..state.objects import (
 from ..wire import messages as m
 from ..wire.handshake import PEER, Identity
 from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire, wire_bytes
+from .enclosures import Enclosure
 from .errors import encode_error
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Peers:
         self._request_of: dict[ObjectRecord, int] = {}
         #: What results of tasks hold until their owner has registered, by owner and task.
         self._pinned: dict[tuple[bytes, int], _Pins] = {}
+        #: Questions about the ends of others' tasks: who was asked, and what is to happen then.
+        self._ends: dict[int, tuple[bytes, Callable[[], None]]] = {}
         #: Answers to GET that are ready to be sent, by connection.
         self._answers: dict[Connection, list[_Answer]] = {}
         #: Set by a worker: handles RECALL and CANCEL.
@@ -155,6 +158,10 @@ class Peers:
         for request, (records, _) in list(self._registering.items()):
             if records and records[0].home is not None and records[0].home[0] == process_id:
                 self._registered(request)
+        for request, (asked, then) in list(self._ends.items()):
+            if asked == process_id:
+                del self._ends[request]
+                then()
         self._session.deliver()
         self._session.check_needed()
 
@@ -187,6 +194,32 @@ class Peers:
         record = self._owner.objects.owned.get(number)
         if record is not None:
             self._session.cancel_record(record, force=force, recursive=recursive)
+
+    def when_ended(self, record: ObjectRecord, then: Callable[[], None]) -> None:
+        """Call *then* when the task that makes a borrowed object has really ended, or its owner is dead."""
+        assert record.home is not None
+        process_id, address, number = record.home
+        request = next(self._requests)
+        self._ends[request] = (process_id, then)
+        if not self.send_to(Identity(process_id, address, 0), [m.ENDED, request, [number]]):
+            self._lose(process_id)
+
+    def _on_ended(self, connection: Connection, request: int, numbers: list[Any]) -> None:
+        if numbers:
+            m.check_numbers("ENDED", numbers)
+            self._tell_end(connection, request, numbers)
+            return
+        asked, then = self._ends.get(request, (b"", None))
+        if then is not None and asked == connection.peer.process_id:
+            del self._ends[request]
+            then()
+
+    def _tell_end(self, connection: Connection, request: int, numbers: list[int]) -> None:
+        enclosure = Enclosure()
+        for number in numbers:
+            if (record := self._owner.objects.owned.get(number)) is not None:
+                enclosure.adopt(self._session, record)
+        enclosure.when_empty(lambda: self._session.call_soon(connection.send, [m.ENDED, request, []]))
 
     # --- fetching values ----------------------------------------------------------------------------------
 
@@ -402,6 +435,7 @@ class Peers:
         m.BORROWED: _on_borrowed,
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
+        m.ENDED: _on_ended,
     }
 
 

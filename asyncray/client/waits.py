@@ -47,6 +47,14 @@ class Waits:
         if self._owner.lock._is_owned() or interrupts_us():  # type: ignore[attr-defined]
             raise RuntimeError("a destructor that interrupted asyncray cannot wait for results")
 
+    def may_block(self) -> bool:
+        """Whether the calling thread may wait."""
+        try:
+            self.check_may_block("")
+        except RuntimeError:
+            return False
+        return True
+
     def park(self, gate: Any, timeout: float | None) -> bool:
         """Wait for a gate, as a task that gives its CPU back while it does."""
         if timeout is not None and timeout <= 0:

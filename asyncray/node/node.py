@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from ..exceptions import ProtocolError
 from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
+from ..state.deaths import Deaths
 from ..state.ranking import MARGIN
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
@@ -59,6 +60,7 @@ class Node:
         self._told_ranked: set[bytes] = set()
         self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
+        self._deaths = Deaths()
         use_of = machine.memory_use
         self._memory = (
             None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
@@ -278,10 +280,14 @@ class Node:
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
         grant = self.scheduler.gone(worker)
-        if grant is not None and grant.demand.owner in self._owners:
-            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text, process.running()])
-        if worker.process_id:
-            self._owner_gone(worker.process_id)
+        lost = None if grant is None else [m.LOST, grant.number, kind, text, process.running()]
+        orphans = self._owner_gone(worker.process_id) if worker.process_id else []
+
+        def tell() -> None:
+            if grant is not None and lost is not None and grant.demand.owner in self._owners:
+                self._owners[grant.demand.owner].send(lost)
+
+        self._deaths.died(worker.number, orphans, tell)
         if kind == UNFORKED and self.scheduler.workers:
             self.scheduler.max_workers = len(self.scheduler.workers)
             self._limit = text
@@ -290,17 +296,28 @@ class Node:
             self._deny(demand, f"{prefix}no worker could be started for it: {text}")
         self._schedule()
 
-    def _owner_gone(self, owner: bytes) -> None:
-        """What a dead owner had running has nowhere to report to: its workers end too."""
+    def _owner_gone(self, owner: bytes) -> list[int]:
+        """What a dead owner had running has nowhere to report to: its workers end, too. Returns which.
+
+        They are told, so that their tasks can clean up, and killed after the grace of a cancelled task.
+        """
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
         self._told_ranked.discard(owner)
         for key in [key for key in self._told_outbids if key[0] == owner]:
             del self._told_outbids[key]
+        orphans = []
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
-                self.pool.kill(process, "owner", "the process that had called for its task died")
+                process.connection.send([m.ORPHANED])
+                self._loop.call_later(self._config.cancel_grace_s, self._end_orphan, process)
+                orphans.append(process.worker.number)
+        return orphans
+
+    def _end_orphan(self, process: WorkerProcess) -> None:
+        if self.pool.processes.get(process.worker.number) is process:
+            self.pool.kill(process, "owner", "the process that had called for its task died")
 
     # --- idle workers -------------------------------------------------------------------------------------
 

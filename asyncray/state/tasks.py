@@ -13,7 +13,7 @@ Rule 3: no I/O, no clock, no lock: the owner calls this under its own.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..exceptions import InternalError
 
@@ -101,12 +101,19 @@ class Descriptor:
         self.holds: tuple[ObjectRef[Any], ...] = ()
 
 
+class Enclosing(Protocol):
+    """What must know when a task has ended."""
+
+    def ended(self, task: Task) -> None:
+        """Nothing of the task runs any more."""
+
+
 class Task:
     """One call that this process owns."""
 
     __slots__ = (
-        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "extras", "holds",
-        "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "terms",
+        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "enclosures", "extras",
+        "holds", "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "terms",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -137,10 +144,16 @@ class Task:
         self.terms: Any = None
         #: Its place among tasks of different priorities, see state.ranking; 0.0 while there are none.
         self.rank = 0.0
+        #: Who must hear of its real end: of its worker's answer or death. None iff nobody.
+        self.enclosures: list[Enclosing] | None = None
 
     def release(self) -> None:
-        """Let go of the arguments and terms: nobody will need them any more."""
+        """It has really ended: let go of the arguments and terms, because nobody will need them any more."""
         self.arguments = self.dependencies = self.holds = self.terms = None
+        if self.enclosures is not None:
+            enclosures, self.enclosures = self.enclosures, None
+            for enclosure in enclosures:
+                enclosure.ended(self)
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .completion import as_completed, map_unordered
+from .mapping import map  # noqa: A004 - it is the builtin's twin
 
-__all__ = ["as_completed", "map_unordered"]
+__all__ = ["as_completed", "map", "map_unordered"]

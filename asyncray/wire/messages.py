@@ -62,6 +62,10 @@ UNPIN: Final = 68
 OUTBID: Final = 87
 RANK: Final = 88
 RANKED: Final = 89
+# --- peer, again -------------------------------------------------------------------------------------------
+ENDED: Final = 91
+# --- control: a node and a worker ---------------------------------------------------------------------------
+ORPHANED: Final = 90
 
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
@@ -167,6 +171,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RANK: ("RANK", (int, _SIGNED)),
     # somebody uses priorities: say how your classes rank
     RANKED: ("RANKED", ()),
+    # request number, objects whose tasks' real end is asked for; none of them in the answer
+    ENDED: ("ENDED", (int, list)),
+    # whoever called for what the worker runs is dead: it has a grace to end
+    ORPHANED: ("ORPHANED", ()),
 }
 
 

@@ -10,6 +10,7 @@ import asyncio
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
@@ -21,6 +22,7 @@ from .scope import WorkerScope, running_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.connection import Connection
     from ..wire.frames import Buffer, Message
@@ -70,10 +72,15 @@ class AsyncWorker:
         self._end = end
         self._runner = Runner(session, end)
         self._owners: dict[bytes, AsyncOwner] = {}
+        #: Those whose connection has closed, and whose calls may still be cleaning up.
+        self._gone: list[AsyncOwner] = []
         scope.concurrent = True
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
+        #: Nobody is left to call: the worker ends with its last call.
+        self._orphaned = False
 
     def _on_owner(self, connection: Connection) -> None:
         owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes)
@@ -86,8 +93,10 @@ class AsyncWorker:
         self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
-        for task, _ in owner.running.values():
-            task.cancel()
+        if owner.running:
+            self._gone.append(owner)
+        for task, call in list(owner.running.values()):
+            self._cancel(owner, task, call, force=False, recursive=True)
 
     def _on_message(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
         if message[0] == m.DESCRIBE:
@@ -112,6 +121,9 @@ class AsyncWorker:
         self._scope.begin(call)
         context = copy_context()
         context.run(running_call.set, call)
+        if call.extras:
+            self._runner.enclose(call)
+        context.run(enclosing.set, call.enclosure)
         name = f"{call.function.name}-{call.number}"
         task = self._session.loop.create_task(self._run(owner, call), name=name, context=context)
         owner.running[call.number] = (task, call)
@@ -120,9 +132,12 @@ class AsyncWorker:
         started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
+        if call.enclosure is not None:
+            await self._await_end(call, call.enclosure, failed=row[1] not in (m.OK, m.MANY))
         flush()
         del owner.running[call.number]
         self._scope.end(call)
+        self._leave_if_orphaned()
         busy_s = self._clock() - started
         kept = self._runner.kept(call)
         if kept:
@@ -161,6 +176,29 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 
+    async def _await_end(self, call: Call, enclosure: Enclosure, *, failed: bool) -> None:
+        """Wait until all that a call has called for has ended, too; a failed one takes it along."""
+        if failed:
+            enclosure.cancel()
+        while not enclosure.is_empty():
+            try:
+                await enclosure.wait_async()
+            except asyncio.CancelledError:
+                if call.cancelled:  # else user code has left it behind in this task
+                    enclosure.cancel()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its calls are cancelled, and this worker ends after them."""
+        self._orphaned = True
+        for owner in list(self._owners.values()):
+            for task, call in list(owner.running.values()):
+                self._cancel(owner, task, call, force=False, recursive=True)
+        self._leave_if_orphaned()
+
+    def _leave_if_orphaned(self) -> None:
+        if self._orphaned and not any(owner.running for owner in (*self._owners.values(), *self._gone)):
+            self._session.when_unneeded(self._end.leave)
+
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""
         function = call.function
@@ -185,6 +223,8 @@ class AsyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             owner.report()
             self._end.at_once()

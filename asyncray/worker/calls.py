@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
+from ..client.enclosures import WHOLE, Enclosure
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..client.terms import REMAINING, check_terms, enter_terms
@@ -45,8 +46,8 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "deadline", "dependencies", "extras", "feed", "function", "keywords",
-        "number", "owner", "positional", "refs", "serial", "started",
+        "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "function",
+        "keywords", "number", "owner", "positional", "refs", "serial", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -72,6 +73,8 @@ class Call:
         self.started = False
         #: Seconds on the session's clock at which its owner will give it up; None: never.
         self.deadline: float | None = None
+        #: What it calls for must end with it; None for calls that do not belong to an enclosure themselves.
+        self.enclosure: Enclosure | None = None
 
     def clear(self) -> None:
         """Let go of what came with the call. It is over, but what it has left behind may still name it."""
@@ -144,6 +147,11 @@ class Runner:
         self.session = session
         self._end = end
         self._pid = session.identity.pid
+
+    def enclose(self, call: Call) -> None:
+        """Give a call with extras what they ask for."""
+        if call.extras.get(WHOLE):
+            call.enclosure = Enclosure()
 
     # --- arguments ----------------------------------------------------------------------------------------
 

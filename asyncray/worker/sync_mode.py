@@ -18,6 +18,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.carried import any_carried
+from ..client.enclosures import enclosed
 from ..exceptions import ProtocolError
 from ..net.channel import TaskChannel
 from ..wire import messages as m
@@ -31,6 +32,7 @@ from .scope import WorkerScope, running_call
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.channel import Arrivals
     from ..net.connection import Connection
@@ -121,6 +123,7 @@ class SyncWorker:
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
 
     # --- the main thread ----------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class SyncWorker:
         buffers: list[Buffer] = []
         if call.extras or any_carried():
             # What the call sets, or has set for it, must not be found by the next.
-            row = copy_context().run(self._outcome, call, started, buffers)
+            row = copy_context().run(self._whole, call, started, buffers)
         else:
             row = self._outcome(call, started, buffers)
         self._current = None
@@ -235,6 +238,30 @@ class SyncWorker:
         finally:
             flush()
             running_call.reset(token)
+
+    def _whole(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
+        """As _outcome, for a call with extras: one of an enclosure ends after all it has called for."""
+        self._runner.enclose(call)
+        enclosure = call.enclosure
+        if enclosure is None:
+            return self._outcome(call, started, buffers)
+        with enclosed(enclosure):
+            row = self._outcome(call, started, buffers)
+        if row[1] not in (m.OK, m.MANY):
+            enclosure.cancel()
+        token = running_call.set(call)
+        try:
+            self._await_end(enclosure)
+        finally:
+            running_call.reset(token)
+        return row
+
+    def _await_end(self, enclosure: Enclosure) -> None:
+        while not enclosure.is_empty():
+            try:
+                enclosure.wait()
+            except KeyboardInterrupt:  # the call is cancelled while it waits
+                enclosure.cancel()
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
         soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
@@ -330,6 +357,8 @@ class SyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             self._kill_running(owner, call)
             return
@@ -343,6 +372,14 @@ class SyncWorker:
                 self._hand_back(owner, m.BLOCKS)
                 owner.report()
                 self._end.at_once()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its call is cancelled, and this worker ends after it."""
+        self.leave()
+        with self._lock:
+            current = self._current
+        if current is not None:
+            self._cancel_running(*current, force=False, recursive=True)
 
     def is_running(self) -> bool:
         """Whether a call runs now: a SIGINT is its own then, and nobody's otherwise."""

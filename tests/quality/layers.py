@@ -22,6 +22,8 @@ FLOORS: list[set[str]] = [
     {"cli", "testing", "util"},
     {""},
     {"api", "aio"},
+    {"groups", "mapping"},
+    {"progress"},
     {"remote", "actor"},
     {"context", "scopes"},
     {"lifecycle"},
