@@ -140,7 +140,10 @@ class Task:
 
     def release(self) -> None:
         """Let go of the arguments and terms: nobody will need them any more."""
-        self.arguments = self.dependencies = self.holds = self.terms = None
+        self.arguments = self.dependencies = self.holds = None
+        if self.terms is not None:
+            self.terms.let_go()
+            self.terms = None
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""
