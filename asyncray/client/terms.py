@@ -112,14 +112,17 @@ def terms_of(descriptor: Descriptor, clock: Callable[[], float]) -> Terms | None
     context = _inherited()
     if context is None and descriptor.timeout_s is None and not _variables:
         return None
-    return _terms(descriptor.timeout_s, context or NOTHING, clock())
+    context = context or NOTHING
+    values = carried.outgoing(context.passed_on)
+    if descriptor.timeout_s is None and context.deadline is None and context.scope is None and not values:
+        return None
+    return _terms(descriptor.timeout_s, context, values, clock())
 
 
-def _terms(timeout_s: float | None, context: Inherited, now: float) -> Terms:
+def _terms(timeout_s: float | None, context: Inherited, values: dict[str, Any], now: float) -> Terms:
     deadline, own = context.deadline, False
     if timeout_s is not None and (deadline is None or now + timeout_s < deadline):
         deadline, own = now + timeout_s, True
-    values = carried.outgoing(context.passed_on)
     left_s = 0.0 if deadline is None else max(0.0, deadline - now)
     return Terms(deadline, timeout_s if own and timeout_s else left_s, values, context.scope, own=own)
 

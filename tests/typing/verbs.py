@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import assert_type
 
 import asyncray as ray
@@ -63,3 +64,13 @@ async def the_coroutines_have_the_types_of_the_blocking_verbs() -> None:
     assert_type(await aio.put("a"), ObjectRef[str])
     ready, _ = await aio.wait([square.remote(1)])
     assert_type(ready, list[ObjectRef[int]])
+
+
+async def scopes_and_carried_variables_keep_their_types() -> None:
+    assert_type(aio.carry(ContextVar[str]("trace_id")), ContextVar[str])
+    aio.carry("trace_id")  # expect: error[arg-type]
+    async with aio.scope() as scope:
+        assert_type(scope, aio.Scope)
+        assert_type(await square.options(timeout=0.5, priority=1).remote(1), int)
+    square.options(timeout="soon")  # expect: error[arg-type|call-overload]
+    square.options(priority=0.5)  # expect: error[arg-type|call-overload]
