@@ -32,7 +32,8 @@ class Deadlines:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._heap: list[tuple[float, int, Task]] = []
+        #: [deadline, number, task]; the task is None when it has ended.
+        self._heap: list[list[Any]] = []
         self._sweep_at = _FEW
         #: When the timer fires; None: there is none. On the loop alone.
         self._armed_for: float | None = None
@@ -41,17 +42,20 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def watch(self, task: Task, deadline: float) -> bool:
+    def watch(self, task: Task, terms: Terms) -> bool:
         """End a task at its deadline; False when that has passed."""
+        deadline = terms.deadline
+        assert deadline is not None
         if deadline <= self._session.clock():
             return False
         heap = self._heap
         if len(heap) >= self._sweep_at:
-            heap[:] = [entry for entry in heap if entry[2].state != DONE]
+            heap[:] = [entry for entry in heap if entry[2] is not None]
             heapify(heap)
             self._sweep_at = max(_FEW, 2 * len(heap))
         first = not heap or deadline < heap[0][0]
-        heappush(heap, (deadline, task.number, task))
+        terms.entry = [deadline, task.number, task]
+        heappush(heap, terms.entry)
         if first:
             self._session.call_soon(self._arm)
         return True
@@ -59,7 +63,7 @@ class Deadlines:
     def _arm(self) -> None:
         """Set the timer for the first deadline. On the loop, without the lock."""
         with self._session.owner.lock:
-            while self._heap and self._heap[0][2].state == DONE:
+            while self._heap and self._heap[0][2] is None:
                 heappop(self._heap)
             first = self._heap[0][0] if self._heap else None
         if self._armed_for == first and first is not None:
@@ -79,7 +83,7 @@ class Deadlines:
             now = session.clock()
             while self._heap and self._heap[0][0] <= now:
                 task = heappop(self._heap)[2]
-                if task.state != DONE:
+                if task is not None and task.state != DONE:
                     session.owner.stop(task, expired(task))
                     ended.append(task)
         for task in ended:

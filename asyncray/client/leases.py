@@ -151,6 +151,7 @@ class Leases:
         extras = task.extras
         if task.terms is not None:
             extras = task.terms.extras(extras, self._session.clock())
+            frame.size_bytes += task.terms.size_bytes
         row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]

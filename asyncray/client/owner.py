@@ -131,7 +131,7 @@ class Owner:
         """Begin what a call is subject to; False when it has failed by that. The lock is held."""
         if terms.scope is not None and not terms.scope.joined(self.session, task):
             self.fail(task, cancelled(task))
-        elif terms.deadline is not None and not self.deadlines.watch(task, terms.deadline):
+        elif terms.deadline is not None and not self.deadlines.watch(task, terms):
             self.fail(task, expired(task))
         else:
             return True

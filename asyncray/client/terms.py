@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..exceptions import ProtocolError
-from ..wire.values import SCALARS
+from ..wire.values import SCALARS, field_bytes
 from . import carried
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ _variables: Final = carried.variables
 class Terms:
     """What one call is subject to."""
 
-    __slots__ = ("_values", "deadline", "own", "scope", "timeout_s")
+    __slots__ = ("_values", "deadline", "entry", "own", "scope", "size_bytes", "timeout_s")
 
     def __init__(
         self,
@@ -81,6 +81,16 @@ class Terms:
         self.own = own
         self.scope = scope
         self._values = values
+        #: About how much it takes in a frame.
+        self.size_bytes = sum(len(name) + field_bytes(value) for name, value in values.items())
+        #: The task among its owner's deadlines: [deadline, number, task]; None without a deadline.
+        self.entry: list[Any] | None = None
+
+    def let_go(self) -> None:
+        """Its task has ended: until the deadline, nothing keeps what the task held."""
+        if self.entry is not None:
+            self.entry[2] = None
+            self.entry = None
 
     def extras(self, others: dict[str, Any] | None, now: float) -> dict[str, Any] | None:
         """What the worker must know, at the moment of sending; *others* are the call's other extras."""
@@ -102,14 +112,17 @@ def terms_of(descriptor: Descriptor, clock: Callable[[], float]) -> Terms | None
     context = _inherited()
     if context is None and descriptor.timeout_s is None and not _variables:
         return None
-    return _terms(descriptor.timeout_s, context or NOTHING, clock())
+    context = context or NOTHING
+    values = carried.outgoing(context.passed_on)
+    if descriptor.timeout_s is None and context.deadline is None and context.scope is None and not values:
+        return None
+    return _terms(descriptor.timeout_s, context, values, clock())
 
 
-def _terms(timeout_s: float | None, context: Inherited, now: float) -> Terms:
+def _terms(timeout_s: float | None, context: Inherited, values: dict[str, Any], now: float) -> Terms:
     deadline, own = context.deadline, False
     if timeout_s is not None and (deadline is None or now + timeout_s < deadline):
         deadline, own = now + timeout_s, True
-    values = carried.outgoing(context.passed_on)
     left_s = 0.0 if deadline is None else max(0.0, deadline - now)
     return Terms(deadline, timeout_s if own and timeout_s else left_s, values, context.scope, own=own)
 

@@ -149,7 +149,10 @@ class Task:
 
     def release(self) -> None:
         """It has really ended: let go of the arguments and terms, because nobody will need them any more."""
-        self.arguments = self.dependencies = self.holds = self.terms = None
+        self.arguments = self.dependencies = self.holds = None
+        if self.terms is not None:
+            self.terms.let_go()
+            self.terms = None
         if self.enclosures is not None:
             enclosures, self.enclosures = self.enclosures, None
             for enclosure in enclosures:

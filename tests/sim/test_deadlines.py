@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,7 +15,6 @@ from tests.sim.tasks import HOUR_S, double, idle, now, outer, work
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Any
 
 #: Seconds that messages and timers may add.
 SLACK_S = 0.5
@@ -343,6 +342,22 @@ def test_what_is_done_does_not_gather_until_its_deadline() -> None:
         for _ in range(20):
             await ray.aio.get([quick.remote(number) for number in range(50)])
         assert len(cluster.driver.owner.deadlines) <= 128
+
+    simulate(main)
+
+
+def test_what_a_function_holds_is_let_go_with_its_last_call_and_not_at_the_deadline() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        def reader(held: ray.ObjectRef[str]) -> Any:
+            async def read() -> str:
+                return await held
+
+            return ray.remote(timeout=HOUR_S)(read)
+
+        assert await reader(ray.put("held")).remote() == "held"
+        assert len(cluster.driver.owner.deadlines) == 1
+        await asyncio.sleep(10)
+        assert not cluster.driver.owner.objects.owned
 
     simulate(main)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import assert_type
 
 import asyncray as ray
@@ -81,3 +82,13 @@ async def a_map_gives_results() -> None:
         assert_type(outcome, int | Exception)
     assert_type(next(util.map(square, [1])), int)
     aio.map(square, 7)  # expect: error[arg-type|call-overload]
+
+
+async def scopes_and_carried_variables_keep_their_types() -> None:
+    assert_type(aio.carry(ContextVar[str]("trace_id")), ContextVar[str])
+    aio.carry("trace_id")  # expect: error[arg-type]
+    async with aio.scope() as scope:
+        assert_type(scope, aio.Scope)
+        assert_type(await square.options(timeout=0.5, priority=1).remote(1), int)
+    square.options(timeout="soon")  # expect: error[arg-type|call-overload]
+    square.options(priority=0.5)  # expect: error[arg-type|call-overload]
