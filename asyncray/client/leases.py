@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from ..wire.frames import Buffer, Message
     from .session import Session
 
-
 #: Seconds, at least, between two attempts to cancel the same task.
 _INSIST_S: Final = 0.1
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
