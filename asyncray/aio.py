@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import api, lifecycle
 from .context import Context
+from .explaining import explain_async as explain  # noqa: F401 - one of this module's verbs
+from .explaining import wait_graph_async as wait_graph  # noqa: F401
 from .process import current
 from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef
@@ -171,7 +173,7 @@ async def wait(
 async def _enough(watch: Watch[Any], owner: Session, tally: LoopTally, *, fetch_local: bool) -> None:
     while not watch.enough():
         if watch.must_wait(fetch_local=fetch_local):
-            await owner.waits.suspend(tally.future)
+            await owner.waits.suspend(tally.future, watch.awaited)
 
 
 def as_completed(refs: Iterable[ObjectRef[T]]) -> AsyncGenerator[ObjectRef[T], None]:

@@ -155,6 +155,7 @@ class Peers:
         for request, (records, _) in list(self._registering.items()):
             if records and records[0].home is not None and records[0].home[0] == process_id:
                 self._registered(request)
+        self._session.inquiries.lost(process_id)
         self._session.deliver()
         self._session.check_needed()
 
@@ -182,6 +183,12 @@ class Peers:
         else:
             raise ProtocolError(f"a peer does not send message number {message[0]} here")
         self._session.check_needed()
+
+    def _on_inquire(self, connection: Connection, number: int, what: str, argument: Any) -> None:
+        self._session.inquiries.asked(connection, number, what, argument)
+
+    def _on_reply(self, connection: Connection, number: int, answer: Any) -> None:
+        self._session.inquiries.replied(connection, number, answer)
 
     def _on_cancel(self, connection: Connection, number: int, force: bool, recursive: bool) -> None:
         record = self._owner.objects.owned.get(number)
@@ -402,6 +409,8 @@ class Peers:
         m.BORROWED: _on_borrowed,
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
+        m.INQUIRE: _on_inquire,
+        m.REPLY: _on_reply,
     }
 
 

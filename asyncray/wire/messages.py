@@ -57,6 +57,10 @@ BORROW: Final = 65
 BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
+# --- what waits for what: any two processes; STALLED goes to the driver, through the node -------------------
+INQUIRE: Final = 92
+REPLY: Final = 93
+STALLED: Final = 94
 
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
@@ -153,6 +157,12 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
+    # request number, question, argument
+    INQUIRE: ("INQUIRE", (int, str, object)),
+    # request number, answer
+    REPLY: ("REPLY", (int, object)),
+    # a call has waited for the same for long
+    STALLED: ("STALLED", ()),
 }
 
 

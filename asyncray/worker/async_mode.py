@@ -7,6 +7,7 @@ No task group or cancel scope surrounds them: level cancellation would cancel th
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers
 from .functions import FunctionTable, let_go
 from .output import flush
+from .running import RunningCalls, task_stack
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class AsyncWorker:
         self._runner = Runner(session, end)
         self._owners: dict[bytes, AsyncOwner] = {}
         scope.concurrent = True
+        RunningCalls(session, scope, self._running)
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
@@ -115,7 +118,7 @@ class AsyncWorker:
         owner.running[call.number] = (task, call)
 
     async def _run(self, owner: AsyncOwner, call: Call) -> None:
-        started = self._clock()
+        call.since = started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
         flush()
@@ -158,6 +161,11 @@ class AsyncWorker:
             return runner.succeeded(call, value, buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
+
+    def _running(self) -> list[tuple[Call, Callable[[], str]]]:
+        """The calls that run now, and what tells where each stands."""
+        running = [item for owner in self._owners.values() for item in owner.running.values()]
+        return [(call, functools.partial(task_stack, task)) for task, call in running if call.started]
 
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""
