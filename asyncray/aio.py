@@ -10,10 +10,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from . import api, lifecycle
+from . import api, explaining, lifecycle
 from .context import Context
-from .explaining import explain_async as explain  # noqa: F401 - one of this module's verbs
-from .explaining import wait_graph_async as wait_graph  # noqa: F401
 from .process import current
 from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from .client.bootstrap import Driver
     from .client.session import Session
     from .client.waiting import LoopTally
+    from .explanation import Explanation, WaitGraph
     from .init_options import InitOptionsDict
 
 T = TypeVar("T")
@@ -207,3 +206,18 @@ async def available_resources() -> dict[str, float]:
     """What of the session's resources is free now."""
     owner = lifecycle.session_or_init()
     return api.as_floats(await owner.questions.awaited("available_resources"))
+
+
+async def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
+    """Why a reference is not done; see :func:`asyncray.util.explain`. Print what it returns.
+
+    Raises:
+        SessionClosedError: when the session was shut down.
+        TypeError: when *ref* is no reference.
+    """
+    return await explaining.explain_async(ref, stack=stack)
+
+
+async def wait_graph() -> WaitGraph:
+    """Who waits for whom in this session; see :func:`asyncray.util.wait_graph`."""
+    return await explaining.wait_graph_async()

@@ -54,7 +54,7 @@ def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
 
 
 async def explain_async(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
-    """Why a reference is not done; see :func:`asyncray.util.explain`.
+    """What ``await asyncray.aio.explain(ref)`` does.
 
     Raises:
         SessionClosedError: when the session was shut down.
@@ -81,7 +81,7 @@ def wait_graph() -> WaitGraph:
 
 
 async def wait_graph_async() -> WaitGraph:
-    """Who waits for whom in this session; see :func:`asyncray.util.wait_graph`."""
+    """What ``await asyncray.aio.wait_graph()`` does."""
     session = lifecycle.session_or_init()
     return _graph(await _ask_async(session, Exploration().of_everything(objects=True)))
 

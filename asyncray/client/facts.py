@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 #: Addresses in one answer about one thing.
 MOST_ADDRESSES: Final = 100
 #: Calls before another one that are looked at: more would hold up the owner's lock.
-_MOST_AHEAD: Final = 10_000
+_MOST_AHEAD: Final = 1000
+#: Objects in one answer of which it is told what is before them: each costs a look at the queue.
+_MOST_PLACED: Final = 20
 #: Names of calls before another one.
 _MOST_NAMES: Final = 5
 #: Objects in one survey.
@@ -29,18 +31,23 @@ def objects(session: Session, numbers: Iterable[int]) -> list[dict[str, Any]]:
     """What *session* knows of some of the objects that it owns; a row each."""
     with session.owner.lock:
         owned = session.owner.objects.owned
-        return [_fact(session, number, owned.get(number)) for number in numbers]
+        rows = enumerate(numbers)
+        return [_fact(session, n, owned.get(n), placed=at < _MOST_PLACED) for at, n in rows]
 
 
 def unfinished(session: Session) -> tuple[list[dict[str, Any]], bool]:
     """The same for all unfinished ones; and whether there are more than were looked at."""
+    every = list(session.owner.objects.owned.values())  # a copy: see ObjectTable.held_by_others
+    found = list(islice((record for record in every if _is_first_return(record)), _MOST_SURVEYED + 1))
     with session.owner.lock:
-        every = list(session.owner.objects.owned.values())  # a copy: see ObjectTable.held_by_others
-        pending = [r for r in every if r.state == PENDING and r.task is not None]
-        # One for each task: several returns tell the same.
-        firsts = [record for record in pending if record.task.number == record.number]  # type: ignore[union-attr]
-        chosen = firsts[:_MOST_SURVEYED]
-        return [_fact(session, record.number, record) for record in chosen], len(chosen) < len(firsts)
+        rows = [_fact(session, r.number, r, placed=False) for r in found[:_MOST_SURVEYED]]
+    return rows, len(found) > _MOST_SURVEYED
+
+
+def _is_first_return(record: ObjectRecord) -> bool:
+    """Whether a task is under way for a record; of the several returns of one, that is said of the first."""
+    task = record.task
+    return record.state == PENDING and task is not None and task.number == record.number
 
 
 def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[Any]]:
@@ -48,7 +55,7 @@ def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[An
     return [list(session.address(record)) for record in records[:MOST_ADDRESSES]]
 
 
-def _fact(session: Session, number: int, record: ObjectRecord | None) -> dict[str, Any]:
+def _fact(session: Session, number: int, record: ObjectRecord | None, *, placed: bool) -> dict[str, Any]:
     fact: dict[str, Any] = {"number": number, "state": "gone", "name": "", "task": None}
     if record is None:
         return fact
@@ -61,18 +68,15 @@ def _fact(session: Session, number: int, record: ObjectRecord | None) -> dict[st
         fact.update(state="waiting", **_waiting(session, task))
     elif task.state == QUEUED:
         group = task.descriptor.group
-        queue = (other for other in group.queue if other.state != DONE)
+        queue = (other for other in group.queue if other.state != DONE) if placed else ()
         fact.update(state="queued", **_ahead(queue, task))
         fact["class"] = group.number
     else:
-        lease = task.lease
-        fact.update(state="stopping" if task.state == DONE else "sent", worker=None)
-        if lease is not None:
-            before = () if lease.group.concurrent else lease.in_flight.values()
-            fact.update(_ahead(iter(before), task))
-            if lease.link is not None:
-                peer = lease.link.connection.peer
-                fact["worker"] = [peer.process_id, peer.address, peer.pid]
+        lease: Any = task.lease
+        before = () if lease.group.concurrent or not placed else lease.in_flight.values()
+        peer = lease.link.connection.peer
+        worker = [peer.process_id, peer.address, peer.pid]
+        fact.update(state="stopping" if task.state == DONE else "sent", worker=worker, **_ahead(before, task))
     return fact
 
 

@@ -13,6 +13,7 @@ from ..exceptions import ProtocolError
 from ..state.accounts import DIED
 from ..state.inquiry import NODE, Findings, Question, Silent
 from ..wire import messages as m
+from ..wire.answers import check_answer, check_calls
 from ..wire.handshake import Identity
 from . import facts
 from .deadlocks import Deadlocks
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Calls(Protocol):
     """What a worker knows of the calls that it runs."""
 
-    def report(self, of: list[Any] | None, *, stack: bool) -> dict[str, Any]:
+    def report(self, of: set[tuple[bytes, int]] | None, *, stack: bool) -> dict[str, Any]:
         """Tell of running calls: those in *of* (owner, number), or all; and whether these are all."""
 
 
@@ -40,8 +41,8 @@ class Inquiries:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._numbers = itertools.count(1)
-        #: Questions that were not answered: whom, and what to do with the answer.
-        self._asked: dict[int, tuple[bytes, Callable[[Any], None]]] = {}
+        #: Questions that were not answered: whom, what, and what to do with the answer.
+        self._asked: dict[int, tuple[bytes, str, Callable[[Any], None]]] = {}
         #: Set by a worker.
         self.calls: Calls | None = None
         self.deadlocks = Deadlocks(session, self)
@@ -64,36 +65,42 @@ class Inquiries:
             session.questions.ask(question.what, question.argument, lambda said: answer(_plain(said)))
         else:
             number = next(self._numbers)
-            self._asked[number] = (process_id, answer)
+            self._asked[number] = (process_id, question.what, answer)
             message = [m.INQUIRE, number, question.what, question.argument]
             if not session.peers.send_to(Identity(process_id, address, 0), message):
                 self.lost(process_id)
 
     def replied(self, connection: Connection, number: int, answer: Any) -> None:
-        """A process has answered; nobody may want to know any more."""
+        """A process has answered; nobody may want to know any more.
+
+        Raises:
+            ProtocolError: when that is no answer, or another's.
+        """
         known = self._asked.get(number)
         if known is None:
             return
-        if known[0] != connection.peer.process_id:
+        whom, what, take = known
+        if whom != connection.peer.process_id:
             raise ProtocolError("a process answered a question that was asked of another")
+        check_answer(what, answer)
         del self._asked[number]
-        known[1](answer)
+        take(answer)
 
     def lost(self, process_id: bytes) -> None:
         """A process is gone: it answers nothing any more."""
-        for number, (whom, answer) in list(self._asked.items()):
+        for number, (whom, _, answer) in list(self._asked.items()):
             if whom == process_id and self._asked.pop(number, None) is not None:
                 answer(Silent(DIED))
 
     def fail(self) -> None:
         """The session has ended: nobody answers any more."""
         asked, self._asked = self._asked, {}
-        for _, answer in asked.values():
+        for _, _, answer in asked.values():
             answer(Silent(DIED))
 
     def forget(self, answer: Callable[[Any], None]) -> None:
         """An answer is not waited for any more."""
-        for number in [number for number, (_, whose) in self._asked.items() if whose is answer]:
+        for number in [number for number, row in self._asked.items() if row[2] is answer]:
             del self._asked[number]
 
     # --- answering ----------------------------------------------------------------------------------------
@@ -110,18 +117,16 @@ class Inquiries:
         if what == "objects" and type(argument) is list:
             m.check_numbers("INQUIRE", argument)
             return facts.objects(self._session, argument)
-        if what == "calls" and type(argument) is list and len(argument) == 2:
-            of, stack = argument
-            return self._report(of, stack=stack is True)
+        if what == "calls":
+            of, stack = check_calls(argument)
+            return self._report(of, stack=stack)
         if what == "survey" and type(argument) is bool:
             rows, more = facts.unfinished(self._session) if argument else ([], False)
             return {**self._report(None, stack=False), "objects": rows, "more": more}
         raise ProtocolError(f"nobody can answer {what!r}")
 
-    def _report(self, of: Any, *, stack: bool) -> dict[str, Any]:
-        if self.calls is None:
-            return {"calls": [], "complete": True}
-        return self.calls.report(of if type(of) is list else None, stack=stack)
+    def _report(self, of: set[tuple[bytes, int]] | None, *, stack: bool) -> dict[str, Any]:
+        return {"calls": [], "complete": True} if self.calls is None else self.calls.report(of, stack=stack)
 
 
 class _Inquiry:

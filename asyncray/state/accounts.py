@@ -116,7 +116,7 @@ class Accounts:
                 name, "resources", (text, *self._before(demand), *behind), resources=wait, queue=queue
             )
         text, state = self._lending(name, demand)
-        return Explanation(name, state, (text, *self._before(demand), *behind), resources=wait, queue=queue)
+        return Explanation(name, state, (text, *behind), resources=wait, queue=queue)
 
     def _lending(self, name: str, demand: list[Any]) -> tuple[str, Any]:
         node = self._findings.node or {}
@@ -219,9 +219,8 @@ class Accounts:
         longest = max(wait["for_s"] for wait in waits)
         enough = waits[0]["need"] if len(waits) == 1 and waits[0]["need"] < count else None
         of = "" if enough is None else f"{enough} of "
-        what = f"{of}{count} reference{'s' if count > 1 else ''}" if count else "asyncray itself"
-        end = ":" if count else "."
-        text = f"{text}, and has been waiting there for {_seconds(longest)} for {what}{end}"
+        what = f" for {of}{count} reference{'s' if count > 1 else ''}:" if count else "."
+        text = f"{text}, and has been waiting there for {_seconds(longest)}{what}"
         sentences = (*attempt, text)
         return Explanation(
             name,

@@ -61,8 +61,8 @@ class Call:
         self.feed = feed
         #: This worker's number for the call: what its children name as their parent.
         self.serial = 0
-        #: When it began, in seconds on the worker's clock.
-        self.since = 0.0
+        #: When it began, in seconds on the worker's clock; -1 before that.
+        self.since = -1.0
         self.positional: Sequence[Any] = ()
         self.keywords: dict[str, Any] = {}
         #: References that came with the call: inside its arguments, their values, its function. Held while
