@@ -80,14 +80,15 @@ def stuck(vertices: Mapping[Hashable, Vertex]) -> set[Hashable]:
 def circles(vertices: Mapping[Hashable, Vertex]) -> list[list[Hashable]]:
     """A shortest circle of each knot of vertices that can never go on, in the order of the vertices."""
     lost = stuck(vertices)
-    after = {key: _targets(vertices[key], lost) for key in vertices if key in lost}
+    after = _waited_for({key: _targets(vertices[key], lost) for key in vertices if key in lost})
+    before = _reversed(after)
     found: list[list[Hashable]] = []
     seen: set[Hashable] = set()
     for key in after:
         if key in seen:
             continue
         # Everything that can be reached from it, and that it can be reached from.
-        knot = _reachable(after, key) & _reachable(_reversed(after), key)
+        knot = _reachable(after, key) & _reachable(before, key)
         seen |= knot | {key}
         if key in knot:
             found.append(_circle(after, key))
@@ -107,6 +108,23 @@ def settled(before: Mapping[Hashable, Vertex], after: Mapping[Hashable, Vertex])
 def _targets(vertex: Vertex, among: set[Hashable]) -> list[Hashable]:
     every = (target for requirement in vertex.requirements for target in requirement.targets)
     return [target for target in dict.fromkeys(every) if target in among]
+
+
+def _waited_for(after: dict[Hashable, list[Hashable]]) -> dict[Hashable, list[Hashable]]:
+    """Leave out those that nobody waits for, those that only they wait for, and so on: they are in no circle."""
+    waiters = dict.fromkeys(after, 0)
+    for targets in after.values():
+        for target in targets:
+            waiters[target] += 1
+    todo = [key for key, count in waiters.items() if not count]
+    while todo:
+        key = todo.pop()
+        del waiters[key]
+        for target in after[key]:
+            waiters[target] -= 1
+            if not waiters[target]:
+                todo.append(target)
+    return {key: after[key] for key in after if key in waiters}
 
 
 def _reversed(after: Mapping[Hashable, Iterable[Hashable]]) -> dict[Hashable, list[Hashable]]:

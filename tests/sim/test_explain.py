@@ -389,8 +389,9 @@ def test_what_two_wait_for_is_told_once() -> None:
 @pytest.mark.parametrize("seed", range(25))
 def test_an_explanation_comes_in_bounded_time_whoever_dies_meanwhile(seed: int) -> None:
     async def main(cluster: SimulatedCluster) -> None:
-        waiting: list[Any] = [parent.remote(2, 2), aparent.remote()]
-        ref = total.remote(*waiting, work.remote(LONG_S))
+        one: Any = parent.remote(2, 2)
+        other: Any = aparent.remote()
+        ref = total.remote(one, other, work.remote(LONG_S))
         await asyncio.sleep(1)
         loop = asyncio.get_running_loop()
         began = loop.time()
