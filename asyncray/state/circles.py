@@ -111,7 +111,7 @@ def _targets(vertex: Vertex, among: set[Hashable]) -> list[Hashable]:
 
 
 def _waited_for(after: dict[Hashable, list[Hashable]]) -> dict[Hashable, list[Hashable]]:
-    """Leave out those that nobody waits for, those that only they wait for, and so on: they are in no circle."""
+    """Leave out those that nobody waits for, those that only they wait for, and so on: no circle has them."""
     waiters = dict.fromkeys(after, 0)
     for targets in after.values():
         for target in targets:

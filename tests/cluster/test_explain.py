@@ -18,6 +18,8 @@ from asyncray import util
 from tests.cluster.beacons import Beacon, light
 from tests.cluster.cancellable import block_the_loop, hold, linger, stubborn
 from tests.cluster.gates import LIMIT_S, Gate, Gates, run_on, same, seconds
+from tests.cluster.patience import eventually
+from tests.cluster.processes import node_pid, state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,10 +233,9 @@ def test_a_worker_that_is_stopped_is_named(beacon: Beacon, gate: Gate) -> None:
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert (
-                text(ref)
-                == f"'hold' was sent to the worker with pid {pid}; the worker has not answered within 0.3 s."
-            )
+            eventually(lambda: state(pid), "T")
+            told = f"'hold' was sent to the worker with pid {pid}; the worker has not answered within 0.3 s."
+            assert text(ref) == told
             graph = util.wait_graph()
             assert graph.missing == (f"The process with pid {pid} has not answered within 0.3 s.",)
         finally:
@@ -293,8 +294,6 @@ def test_explaining_while_workers_die_always_ends(
 
 
 def test_the_death_of_the_node_ends_it(gate: Gate, beacon: Beacon) -> None:
-    from tests.cluster.processes import node_pid
-
     ray.init(num_cpus=1)
     try:
         ref = hold.remote(beacon.path, gate.path)
