@@ -23,6 +23,8 @@ _MOST_AHEAD: Final = 1000
 _MOST_PLACED: Final = 20
 #: Names of calls before another one.
 _MOST_NAMES: Final = 5
+#: What is said of objects whose tasks have ended, by their state.
+_ENDS: Final = {READY: "done", FAILED: "failed"}
 #: Objects in one survey.
 _MOST_SURVEYED: Final = 1000
 
@@ -36,12 +38,14 @@ def objects(session: Session, numbers: Iterable[int]) -> list[dict[str, Any]]:
 
 
 def unfinished(session: Session) -> tuple[list[dict[str, Any]], bool]:
-    """The same for all unfinished ones; and whether there are more than were looked at."""
-    every = list(session.owner.objects.owned.values())  # a copy: see ObjectTable.held_by_others
-    found = list(islice((record for record in every if _is_first_return(record)), _MOST_SURVEYED + 1))
+    """The same for what all unfinished tasks make; and whether there are more than were looked at."""
+    # Copies: see ObjectTable.held_by_others.
+    every = list(session.owner.objects.owned.values())
+    tasks: list[Any] = list(islice((r.task for r in every if _is_first_return(r)), _MOST_SURVEYED + 1))
+    tasks += list(session.owner.unreturned.values())
     with session.owner.lock:
-        rows = [_fact(session, r.number, r, placed=False) for r in found[:_MOST_SURVEYED]]
-    return rows, len(found) > _MOST_SURVEYED
+        rows = [_task_fact(session, task.number, task, placed=False) for task in tasks[:_MOST_SURVEYED]]
+    return rows, len(tasks) > _MOST_SURVEYED
 
 
 def _is_first_return(record: ObjectRecord) -> bool:
@@ -56,14 +60,19 @@ def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[An
 
 
 def _fact(session: Session, number: int, record: ObjectRecord | None, *, placed: bool) -> dict[str, Any]:
-    fact: dict[str, Any] = {"number": number, "state": "gone", "name": "", "task": None}
-    if record is None:
-        return fact
-    task = record.task
-    if task is None or (task.state == DONE and not is_in_flight(task)):
-        fact["state"] = {READY: "done", FAILED: "failed"}.get(record.state, "gone")
-        return fact
-    fact.update(name=task.descriptor.name, task=task.number, attempt=task.attempt)
+    if record is not None and record.task is not None:
+        return _task_fact(session, number, record.task, placed=placed, outcome=record.state)
+    state = PENDING if record is None else record.state
+    return {"number": number, "state": _ENDS.get(state, "gone"), "name": "", "task": None}
+
+
+def _task_fact(
+    session: Session, number: int, task: Task, *, placed: bool, outcome: int = FAILED
+) -> dict[str, Any]:
+    if task.state == DONE and not is_in_flight(task):
+        return {"number": number, "state": _ENDS.get(outcome, "gone"), "name": "", "task": None}
+    name = task.descriptor.name
+    fact: dict[str, Any] = {"number": number, "name": name, "task": task.number, "attempt": task.attempt}
     if task.state == WAITING:
         fact.update(state="waiting", **_waiting(session, task))
     elif task.state == QUEUED:

@@ -151,7 +151,8 @@ class Accounts:
         rows = self._findings.holders_of(self._findings.lacking(demand))
         return ResourceWait(
             _floats(demand[4]),
-            _floats({name: node["free"].get(name, 0) for name in demand[4]}),
+            # Less than nothing is free where tasks that had waited went on.
+            _floats({name: max(0, node["free"].get(name, 0)) for name in demand[4]}),
             _floats({name: node["total"].get(name, 0) for name in demand[4]}),
             tuple(self._holder(row, set(demand[4])) for row in rows[:_HOLDERS]),
             max(0, len(rows) - _HOLDERS),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def report(scheduler: Scheduler) -> dict[str, Any]:
     """What is free, who holds the rest, and who waits in which order."""
-    waiting = sorted((d for d in scheduler.demands.values() if d.count), key=lambda d: (-d.depth, d.order))
+    waiting = scheduler.waiting()
     return {
         "total": dict(scheduler.resources.total),
         "free": dict(scheduler.resources.available),

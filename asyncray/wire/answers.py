@@ -84,8 +84,8 @@ def _check_object(fact: Any) -> None:
     names = fact["names"].items() if "names" in more else ()
     if not all(type(name) is str and type(count) is int for name, count in names):
         raise ProtocolError("calls that go first are counted by name")
-    if more and type(fact["task"]) is not int:
-        raise ProtocolError("an unfinished object has a task")
+    if (fact["task"] is None) != (not more):
+        raise ProtocolError("an unfinished object has a task, and no other one")
 
 
 def _check(fact: Any, fields: dict[str, Any]) -> None:
