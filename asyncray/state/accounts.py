@@ -49,7 +49,7 @@ class Accounts:
         if task in self._told:
             return Explanation(name, _PLAIN.get(fact["state"], "queued"), (f"{name!r} is told of above.",))
         self._told.add(task)
-        call = self._findings.calls.get(task)
+        call = self._findings.call_of(key)
         if fact["state"] == "stopping":
             return self._stopping(fact, call)
         if call is not None:

@@ -253,6 +253,40 @@ def test_a_task_waits_for_a_worker_to_start() -> None:
     simulate(main, num_cpus=2, delay_s=0.5, seed=1)
 
 
+def test_a_task_is_queued_at_a_worker_behind_others() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        await asyncio.gather(*[work.remote(0) for _ in range(50)])  # a quick one: several are sent at a time
+        refs = [work.remote(LONG_S), *(work.remote(0) for _ in range(3))]
+        await asyncio.sleep(1)
+        ran = "'work' has been running there for 1.0 s."
+        assert [plain(await ray.aio.explain(ref)) for ref in refs] == [
+            "'work' has been running for 1.0 s on pid P.",
+            f"'work' is queued at the worker with pid P, behind 'work'. {ran}",
+            f"'work' is queued at the worker with pid P, behind 2 x 'work'. {ran}",
+            f"'work' is queued at the worker with pid P, behind 3 x 'work'. {ran}",
+        ]
+        explanation = await ray.aio.explain(refs[-1])
+        assert explanation.state == "sent"
+        assert explanation.pid in cluster.workers
+        assert explanation.queue is not None
+        assert (explanation.queue.ahead, explanation.queue.names) == (3, {"work": 3})
+
+    told(main, num_cpus=1, recall_after_s=1000.0)
+
+
+def test_a_long_queue_is_not_counted_to_its_end() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        refs = [work.remote(LONG_S) for _ in range(3000)]
+        await asyncio.sleep(1)
+        assert "Before it in its queue: 1000 x 'work' and more." in await text_after(0, refs[-1])
+        graph = await ray.aio.wait_graph()
+        assert len(graph.nodes) == 1000
+        assert graph.missing == ("There is more than is shown here.",)
+        ray.cancel(*refs)
+
+    told(main, num_cpus=1)
+
+
 # --- what runs --------------------------------------------------------------------------------------------
 
 
