@@ -255,7 +255,7 @@ def test_a_task_waits_for_a_worker_to_start() -> None:
 
 def test_a_task_is_queued_at_a_worker_behind_others() -> None:
     async def main(cluster: SimulatedCluster) -> None:
-        await asyncio.gather(*[work.remote(0) for _ in range(50)])  # a quick one: several are sent at a time
+        await asyncio.gather(*[work.remote(1e-6) for _ in range(50)])  # quick: several are sent at a time
         refs = [work.remote(LONG_S), *(work.remote(0) for _ in range(3))]
         await asyncio.sleep(1)
         ran = "'work' has been running there for 1.0 s."
