@@ -81,7 +81,8 @@ class Accounts:
     def _waiting(self, key: Key, fact: Mapping[str, Any], path: tuple[Key, ...]) -> Explanation:
         name, missing, every = fact["name"], fact["missing"], fact["arguments"]
         children = self._children(fact["for"], path)
-        what = "its argument" if every == 1 else f"{missing} of its {every} arguments"
+        what = "its argument" if every == 1 else f"its {every} arguments"
+        what = what if missing == every else f"{missing} of {what}"
         return Explanation(
             name,
             "arguments",
@@ -148,13 +149,14 @@ class Accounts:
 
     def _resources(self, demand: list[Any]) -> ResourceWait:
         node = self._findings.node or {}
-        rows = self._findings.holders_of(self._findings.lacking(demand))
+        lacking = set(self._findings.lacking(demand))
+        rows = self._findings.holders_of(lacking)
         return ResourceWait(
             _floats(demand[4]),
             # Less than nothing is free where tasks that had waited went on.
             _floats({name: max(0, node["free"].get(name, 0)) for name in demand[4]}),
             _floats({name: node["total"].get(name, 0) for name in demand[4]}),
-            tuple(self._holder(row, set(demand[4])) for row in rows[:_HOLDERS]),
+            tuple(self._holder(row, lacking) for row in rows[:_HOLDERS]),
             max(0, len(rows) - _HOLDERS),
         )
 
