@@ -27,7 +27,7 @@ State: TypeAlias = Literal[
 class Holder:
     """A worker that holds some of a resource."""
 
-    #: Of the task that it runs, or ran last.
+    #: Of the task that it runs, or of one that it ran; empty while it is idle.
     name: str
     pid: int
     #: How much it holds, by resource.
@@ -36,7 +36,8 @@ class Holder:
     waits_for: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{self.name!r} on pid {self.pid} holds {_amounts(self.amounts)}"
+        who = f"{self.name!r} on" if self.name else "An idle worker with"
+        text = f"{who} pid {self.pid} holds {_amounts(self.amounts)}"
         return f"{text}, and waits for {_listed(self.waits_for)}" if self.waits_for else text
 
 
@@ -126,7 +127,7 @@ class WaitNode:
 
     #: The same for the same thing in one graph.
     id: str
-    #: "task"; "object" for what was put, or whose task nobody knows; "worker" for several calls at once.
+    #: "task"; "worker" for one that runs several calls at once. There will be other kinds.
     kind: str
     name: str
     state: State

@@ -62,6 +62,8 @@ class Deadlocks:
     def _second_look(self, before: dict[Hashable, Vertex], findings: Findings) -> None:
         vertices = settled(before, vertices_of(findings))
         found = self._new(vertices)
+        # A circle that was seen only once may be one all the same, in other numbers.
+        self._again |= not found
         graph = graph_of(findings, vertices, found, {})
         for circle, ids in zip(found, graph.cycles, strict=True):
             self._told[frozenset(circle)] = None

@@ -169,8 +169,8 @@ class Accounts:
         waits = [address for call in calls for wait in call["waits"] for address in wait["for"]]
         keys: list[Key] = [(process_id, number) for process_id, _, number in waits]
         names = dict.fromkeys(findings.name_of(key) or _object(key) for key in keys[:WIDTH])
-        if calls:
-            name = calls[0]["name"]
+        if worker in findings.running:
+            name = calls[0]["name"] if calls else ""
         return Holder(
             name,
             pid,

@@ -12,7 +12,7 @@ Rule 2: the vertices are no picture of one moment. What the same vertex says twi
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,13 +96,16 @@ def circles(vertices: Mapping[Hashable, Vertex]) -> list[list[Hashable]]:
 
 
 def settled(before: Mapping[Hashable, Vertex], after: Mapping[Hashable, Vertex]) -> dict[Hashable, Vertex]:
-    """The vertices of the second look, without the waits of those that said something else at the first."""
-    return {
-        key: vertex
-        if key in before and before[key].requirements == vertex.requirements
-        else Vertex(vertex.kind, vertex.name, vertex.state, vertex.pid)
-        for key, vertex in after.items()
-    }
+    """The vertices of the second look, without the waits that were not there at the first."""
+    return {key: _settled(before.get(key), vertex) for key, vertex in after.items()}
+
+
+def _settled(before: Vertex | None, after: Vertex) -> Vertex:
+    known = () if before is None else before.requirements
+    kept = tuple(requirement for requirement in after.requirements if requirement in known)
+    if after.any_of and not len(kept) == len(known) == len(after.requirements):
+        kept = ()  # with fewer ways to go on it would seem to be stuck
+    return replace(after, requirements=kept)
 
 
 def _targets(vertex: Vertex, among: set[Hashable]) -> list[Hashable]:

@@ -50,7 +50,8 @@ def _running(findings: Findings, call: dict[str, Any]) -> Vertex:
     # Whoever waits for what nobody knows is taken to go on.
     known = len(waits) == len(call["waits"])
     state = "blocked" if call["waits"] else "running"
-    return Vertex("task", call["name"], state, call["pid"], tuple(requirements) if known else (), any_of=True)
+    needed = tuple(requirements) if known else ()
+    return Vertex(call.get("kind", "task"), call["name"], state, call["pid"], needed, any_of=True)
 
 
 def _not_running(findings: Findings, key: Key, fact: dict[str, Any]) -> Vertex:
@@ -66,7 +67,8 @@ def _not_running(findings: Findings, key: Key, fact: dict[str, Any]) -> Vertex:
             requirements = tuple(_for_resource(findings, name, demand[4][name]) for name in names)
             state = "resources" if names else state
     worker = fact.get("worker")
-    return Vertex("task", fact["name"], state, worker[2] if worker else None, requirements)
+    pid = worker[2] if worker else None
+    return Vertex(fact.get("kind", "task"), fact["name"], state, pid, requirements)
 
 
 def _tasks(findings: Findings, addresses: Iterable[Any]) -> dict[Hashable, int]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ..exceptions import ProtocolError
 
+#: Whatever is no task says what it is, in "kind".
 _NUMBER: Final = (int, float)
 _OBJECT: Final[dict[str, Any]] = {"number": int, "state": str, "name": str, "task": (int, type(None))}
 #: What there is beside, by state.
@@ -91,6 +92,8 @@ def _check_object(fact: Any) -> None:
 def _check(fact: Any, fields: dict[str, Any]) -> None:
     if type(fact) is not dict:
         raise ProtocolError(f"an answer tells by name, not by {type(fact).__name__}")
+    if not isinstance(fact.get("kind", ""), str):
+        raise ProtocolError("what waits is of a kind that has a name")
     for name, kind in fields.items():
         if not isinstance(fact.get(name, _MISSING), kind):
             raise ProtocolError(f"{name!r} of an answer cannot be {type(fact.get(name)).__name__}")

@@ -13,7 +13,7 @@ import pytest
 import asyncray as ray
 from asyncray.testing import SimulatedCluster, simulate, sleep
 from tests.sim import notes
-from tests.sim.tasks import add, fail, idle, work
+from tests.sim.tasks import add, afib, fail, fib, idle, outer, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +32,12 @@ def total(*values: int) -> int:
 def parent(count: int, enough: int) -> None:
     """Wait for some of its children, which take long."""
     ray.wait([work.remote(LONG_S) for _ in range(count)], num_returns=enough)
+
+
+@ray.remote(resources={"slot": 1}, num_cpus=0)
+def slotted(seconds: float) -> Any:
+    """Hold a slot while a child works that needs none."""
+    return ray.get(work.remote(seconds))
 
 
 @ray.remote
@@ -534,6 +540,20 @@ def test_those_who_wait_for_long_and_not_for_each_other_are_let_be(caplog: pytes
 
     with caplog.at_level(logging.WARNING, "asyncray"):
         told(main)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_looks_at_every_moment_find_no_circle_where_there_is_none(
+    seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        refs = [fib.remote(5), afib.remote(5), outer.remote(0.1), parent.remote(2, 1), aparent.remote()]
+        boxes = [passed.options(num_cpus=seed % 2).remote([ref]) for ref in refs]
+        await ray.aio.get([*refs, *boxes, *(slotted.remote(0.01 * n) for n in range(5))])
+
+    with caplog.at_level(logging.WARNING, "asyncray"):
+        simulate(main, seed=seed, num_cpus=1 + seed % 3, resources={"slot": 1}, wait_check_s=0.002)
     assert caplog.messages == []
 
 
