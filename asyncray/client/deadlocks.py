@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from ..state.circles import circles, settled
+from ..state.circles import knots, settled
 from ..state.inquiry import Exploration
 from ..state.wait_graph import graph_of, vertices_of
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 _log = logging.getLogger("asyncray")
-#: Circles that are remembered, so that they are told once.
-_MOST_TOLD: Final = 1000
+#: Tasks in circles that are remembered, so that they are told of once.
+_MOST_TOLD: Final = 10_000
 
 
 class Deadlocks:
@@ -37,8 +37,8 @@ class Deadlocks:
         self._looking = False
         #: Whether a call has stalled since the look that is under way began.
         self._again = False
-        #: The circles that the user has been told of.
-        self._told: dict[frozenset[Hashable], None] = {}
+        #: All that is in the knots that the user has been told of.
+        self._told: dict[Hashable, None] = {}
 
     def stalled(self) -> None:
         """A call has waited for the same for long."""
@@ -64,9 +64,9 @@ class Deadlocks:
         found = self._new(vertices)
         # A circle that was seen only once may be one all the same, in other numbers.
         self._again |= not found
-        graph = graph_of(findings, vertices, found, {})
-        for circle, ids in zip(found, graph.cycles, strict=True):
-            self._told[frozenset(circle)] = None
+        graph = graph_of(findings, vertices, [way for way, _ in found], {})
+        for (_, knot), ids in zip(found, graph.cycles, strict=True):
+            self._told.update(dict.fromkeys(knot))
             _log.warning(
                 "tasks wait for each other, and none of them can go on: %s. Cancel one of them, or see "
                 "asyncray.util.wait_graph()",
@@ -76,8 +76,9 @@ class Deadlocks:
             del self._told[next(iter(self._told))]
         self._rest()
 
-    def _new(self, vertices: dict[Hashable, Vertex]) -> list[list[Hashable]]:
-        return [circle for circle in circles(vertices) if frozenset(circle) not in self._told]
+    def _new(self, vertices: dict[Hashable, Vertex]) -> list[tuple[list[Hashable], set[Hashable]]]:
+        """The knots that the user has not been told of, not even of a part."""
+        return [found for found in knots(vertices) if self._told.keys().isdisjoint(found[1])]
 
     def _rest(self) -> None:
         """Let some time pass before the next look, whoever stalls."""

@@ -79,10 +79,15 @@ def stuck(vertices: Mapping[Hashable, Vertex]) -> set[Hashable]:
 
 def circles(vertices: Mapping[Hashable, Vertex]) -> list[list[Hashable]]:
     """A shortest circle of each knot of vertices that can never go on, in the order of the vertices."""
+    return [way for way, _ in knots(vertices)]
+
+
+def knots(vertices: Mapping[Hashable, Vertex]) -> list[tuple[list[Hashable], set[Hashable]]]:
+    """The knots of vertices that can never go on: a shortest circle of each, and all that are in the knot."""
     lost = stuck(vertices)
     after = _waited_for({key: _targets(vertices[key], lost) for key in vertices if key in lost})
     before = _reversed(after)
-    found: list[list[Hashable]] = []
+    found: list[tuple[list[Hashable], set[Hashable]]] = []
     seen: set[Hashable] = set()
     for key in after:
         if key in seen:
@@ -91,7 +96,7 @@ def circles(vertices: Mapping[Hashable, Vertex]) -> list[list[Hashable]]:
         knot = _reachable(after, key) & _reachable(before, key)
         seen |= knot | {key}
         if key in knot:
-            found.append(_circle(after, key))
+            found.append((_circle(after, key), knot))
     return found
 
 

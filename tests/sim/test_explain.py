@@ -62,8 +62,9 @@ def stubborn(seconds: float) -> None:
 
 
 @ray.remote(resources={"slot": 1}, num_cpus=0)
-def holder() -> Any:
-    """Hold what its child needs."""
+def holder(seconds: float = 0) -> Any:
+    """Hold what its child needs, and call for that after some time."""
+    sleep(seconds)
     return ray.get(holder_child.remote())
 
 
@@ -506,6 +507,24 @@ def test_a_task_and_the_holder_of_what_it_needs_are_a_circle(caplog: pytest.LogC
         "'holder_child'; 'holder_child' waits for slot, which 'holder' (pid P) holds. Cancel one of them, or "
         "see asyncray.util.wait_graph()"
     )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_knot_of_several_circles_is_told_of_once(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        refs = [holder.remote(1.0 + number) for number in range(3)]
+        joined = passed.options(num_cpus=0).remote([refs[0]])
+        await asyncio.sleep(100)
+        assert len(caplog.messages) == 1
+        assert len((await ray.aio.wait_graph()).cycles) == 1
+        assert (await ray.aio.explain(joined)).state == "blocked"
+        ray.cancel(*refs)
+        await asyncio.sleep(100)
+        assert str(await ray.aio.wait_graph()) == "Nothing waits for anything."
+
+    with caplog.at_level(logging.WARNING, "asyncray"):
+        simulate(main, seed=seed, resources={"slot": 3})
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.filterwarnings("ignore:an ObjectRef was pickled by other means")
