@@ -217,8 +217,11 @@ class Accounts:
         }
         if not waits:
             return Explanation(name, "running", (f"{text}.", *attempt), **common)
-        count = sum(wait["count"] for wait in waits)
-        children = self._children([address for wait in waits for address in wait["for"]], path)
+        addresses = [tuple(address) for wait in waits for address in wait["for"]]
+        # The same may be waited for twice.
+        known = list(dict.fromkeys(addresses))
+        count = sum(wait["count"] for wait in waits) - len(addresses) + len(known)
+        children = self._children(known, path)
         longest = max(wait["for_s"] for wait in waits)
         enough = waits[0]["need"] if len(waits) == 1 and waits[0]["need"] < count else None
         of = "" if enough is None else f"{enough} of "

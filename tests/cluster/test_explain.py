@@ -221,6 +221,16 @@ def test_a_task_asks(ray_session: ModuleType, beacon: Beacon, gate: Gate) -> Non
     gate.open()
 
 
+def test_asking_in_the_middle_of_much_work_holds_nothing_up(ray_session: ModuleType) -> None:
+    refs = [same.remote(number) for number in range(5000)]
+    refs += [same.remote(ref) for ref in refs]
+    known = {"done", "failed", "arguments", "resources", "queued", "starting", "sent", "running", "blocked"}
+    for ref in refs[::500]:
+        assert util.explain(ref, stack=True).state in known
+        assert util.wait_graph().cycles == ()
+    assert ray.get(refs) == [*range(5000), *range(5000)]
+
+
 # --- who does not answer ------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from tests.sim.waiting import (
     after,
     aparent,
     asks_of_itself,
+    atwice,
     lines,
     name_of,
     parent,
@@ -244,6 +245,17 @@ def test_a_coroutine_that_waits_for_several_says_for_which() -> None:
         assert explanation.enough is None
 
     told(main, num_cpus=4)
+
+
+def test_what_is_waited_for_twice_is_one_reference() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        explanation = await after(2, atwice.remote())
+        first, *below = plain(explanation).splitlines()
+        assert first.endswith("and has been waiting there for 2.0 s for 1 reference:")
+        assert below == ["  'work' has been running for 2.0 s on pid P."]
+        assert explanation.more == 0
+
+    told(main)
 
 
 def test_a_reference_of_another_process_is_explained_by_its_owner() -> None:

@@ -44,6 +44,13 @@ async def aparent() -> None:
 
 
 @ray.remote
+async def atwice() -> None:
+    """Wait twice for the same child."""
+    ref = work.remote(LONG_S)
+    await asyncio.gather(ref, ray.aio.get([ref]))
+
+
+@ray.remote
 def passed(box: list[ObjectRef[Any]]) -> Any:
     """Wait for a reference that came inside a list."""
     return ray.get(box[0])
