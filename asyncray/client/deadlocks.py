@@ -84,7 +84,7 @@ class Deadlocks:
         """Let some time pass before the next look, whoever stalls."""
         session = self._session
         if session.failure is None:
-            session.loop.call_later(session.config.wait_check_s, self._rested)
+            session.timer(session.config.wait_check_s, self._rested)
 
     def _rested(self) -> None:
         self._looking = False

@@ -141,7 +141,7 @@ class _Inquiry:
         self._limit_s = session.config.explain_timeout_s
         self._is_over = False
         self._round: _Round | None = None
-        self._timer: asyncio.TimerHandle = session.loop.call_later(self._limit_s, self._time_is_over)
+        self._timer: asyncio.TimerHandle = session.timer(self._limit_s, self._time_is_over)
 
     def go_on(self, answers: list[Any]) -> None:
         """Give the answers of a round; ask those of the next."""

@@ -269,7 +269,14 @@ class Session:
 
     def call_later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Run something on the session's loop after *delay_s* seconds; from any thread."""
-        self.call_soon(self.loop.call_later, delay_s, call)
+        self.call_soon(self.timer, delay_s, call)
+
+    def timer(self, delay_s: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        """Run something after *delay_s* seconds. On the loop.
+
+        It runs in the session's own context: the caller's may be a call's, which would live as long as this.
+        """
+        return self.loop.call_later(delay_s, call, context=self._context.copy())
 
     def pump_later(self, group: SchedulingClass) -> None:
         """Send a class's ready tasks soon, together with others that come until then."""

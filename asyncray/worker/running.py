@@ -91,7 +91,7 @@ class RunningCalls:
         if stalled:
             self._session.control.send([m.STALLED])
         if oldest is not None:
-            self._session.loop.call_later(oldest + self._after_s - now, self._look)
+            self._session.timer(oldest + self._after_s - now, self._look)
 
 
 def thread_stack(ident: int) -> str:
