@@ -159,7 +159,7 @@ def wait(
                 break
             session.waits.check_may_block("`await asyncray.aio.wait(refs)`")
             if watch.must_wait(fetch_local=fetch_local):
-                session.waits.park(tally.gate, left)
+                session.waits.park(tally.gate, left, watch.awaited)
         return watch.split()
 
 

@@ -162,6 +162,7 @@ class Peers:
             if asked == process_id:
                 del self._ends[request]
                 then()
+        self._session.inquiries.lost(process_id)
         self._session.deliver()
         self._session.check_needed()
 
@@ -189,6 +190,12 @@ class Peers:
         else:
             raise ProtocolError(f"a peer does not send message number {message[0]} here")
         self._session.check_needed()
+
+    def _on_inquire(self, connection: Connection, number: int, what: str, argument: Any) -> None:
+        self._session.inquiries.asked(connection, number, what, argument)
+
+    def _on_reply(self, connection: Connection, number: int, answer: Any) -> None:
+        self._session.inquiries.replied(connection, number, answer)
 
     def _on_cancel(self, connection: Connection, number: int, force: bool, recursive: bool) -> None:
         record = self._owner.objects.owned.get(number)
@@ -436,6 +443,8 @@ class Peers:
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
         m.ENDED: _on_ended,
+        m.INQUIRE: _on_inquire,
+        m.REPLY: _on_reply,
     }
 
 

@@ -35,6 +35,7 @@ from .destructors import interrupts_us
 from .diagnosis import explain, explain_call
 from .errors import decode_error, encode_error
 from .hints import LargeArguments
+from .inquiries import Inquiries
 from .leases import Leases
 from .owner import Owner
 from .peers import Peers
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from ..runtime_env import RuntimeEnv
     from ..state.pipeline import SchedulingClass
     from ..state.tasks import Descriptor, Task
-    from .waiting import Parker
+    from .waiting import Parker, What
 
 _log = logging.getLogger("asyncray")
 #: Scalars in one call that fit into any frame together, whatever they are.
@@ -87,6 +88,8 @@ class TaskScope:
 
     #: Whether user code runs as coroutines on the session's own loop.
     concurrent = False
+    #: Seconds that only go forward; the session's.
+    clock: Callable[[], float]
 
     def running(self) -> Any:
         """The running call; None in a driver."""
@@ -96,8 +99,12 @@ class TaskScope:
         """Number of the running task at its owner."""
         return None
 
-    def before_wait(self) -> Any:
-        """The running task is about to wait; returns what to hand to after_wait, or None for nothing."""
+    def before_wait(self, what: What | None = None) -> Any:
+        """The running task is about to wait; returns what to hand to after_wait, or None for nothing.
+
+        Args:
+            what: Says what for, when it is asked; None for what no task makes.
+        """
         return None
 
     def after_wait(self, waiter: Any) -> None:
@@ -118,6 +125,7 @@ class Session:
         self.environment = surroundings.environment
         self.namespace = surroundings.namespace
         self.scope = scope
+        scope.clock = self.clock
         #: Waiters to be told, with the record that is done.
         self.notices: deque[tuple[ObjectRecord, Sequence[Any]]] = deque()
         self.owner = Owner(self)
@@ -145,6 +153,7 @@ class Session:
         #: started calls it whenever it is used.
         self.guard_main: Callable[[], None] | None = None
         self.questions = Questions(self)
+        self.inquiries = Inquiries(self)
         #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
         self.drain_due = False
         #: Called when nobody needs this process any more; None while it does not wait for that.
@@ -188,6 +197,8 @@ class Session:
             self.leases.denied(*message[1:])
         elif kind == m.ANSWER:
             self.questions.answered(message[1], message[2])
+        elif kind == m.STALLED:
+            self.inquiries.deadlocks.stalled()
         elif kind in self.on_node_message:
             self.on_node_message[kind](*message[1:])
         else:
@@ -206,6 +217,7 @@ class Session:
         with self.owner.lock:
             self.owner.fail_everything(error)
         self.questions.fail(error)
+        self.inquiries.fail()
         self.deliver()
 
     def abandon(self) -> None:
@@ -264,7 +276,14 @@ class Session:
 
     def call_later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Run something on the session's loop after *delay_s* seconds; from any thread."""
-        self.call_soon(self.loop.call_later, delay_s, call)
+        self.call_soon(self.timer, delay_s, call)
+
+    def timer(self, delay_s: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        """Run something after *delay_s* seconds. On the loop.
+
+        It runs in the session's own context: the caller's may be a call's, which would live as long as this.
+        """
+        return self.loop.call_later(delay_s, call, context=self._context.copy())
 
     def pump_later(self, group: SchedulingClass) -> None:
         """Send a class's ready tasks soon, together with others that come until then."""

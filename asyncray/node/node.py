@@ -17,6 +17,7 @@ from ..resources import Resources
 from ..state.deaths import Deaths
 from ..state.ranking import MARGIN
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
+from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .logs import LogHub
@@ -187,7 +188,23 @@ class Node:
                 [process.pid, process.worker.state, process.worker.pool[0]]
                 for process in self.pool.processes.values()
             ]
+        if question == "waiting":
+            return {**report(scheduler), "processes": self._processes()}
         return {"error": f"a node cannot answer {question!r}"}
+
+    def _processes(self) -> list[list[Any]]:
+        """Every process that can be asked: its id, its address, its pid; the driver first."""
+        boot = self._boot
+        address = f"asyncray-{boot.credentials.session_id.hex()}-{boot.driver_process_id.hex()}"
+        workers = [p for p in self.pool.processes.values() if p.address]
+        return [
+            [boot.driver_process_id, address, boot.driver_pid],
+            *([process.worker.process_id, process.address, process.pid] for process in workers),
+        ]
+
+    def _stalled(self, sender: bytes) -> None:
+        """A call has waited for the same for long: the driver looks for tasks that wait for each other."""
+        self._driver.send([m.STALLED])
 
     def _logged(self, sender: bytes, count: int) -> None:
         self._check_driver(sender)
@@ -370,6 +387,7 @@ class Node:
         m.BLOCKED: _blocked,
         m.KEEP: _keep,
         m.ASK: _ask,
+        m.STALLED: _stalled,
         m.LOGGED: _logged,
         m.STOP: _stop,
     }

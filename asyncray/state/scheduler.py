@@ -310,9 +310,8 @@ class Scheduler:
         """Grant what can be granted; say what must be started for the rest."""
         plan = Plan()
         supply = _Supply(self.resources.available, self.workers.values())
-        for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.rank, d.order)):
-            if demand.count:
-                self._serve(demand, plan, supply)
+        for demand in self.waiting():
+            self._serve(demand, plan, supply)
         return plan
 
     def _serve(self, demand: Demand, plan: Plan, supply: _Supply) -> None:
@@ -399,6 +398,12 @@ class Scheduler:
         return tuple(whole[:count]) if len(whole) >= count else None
 
     # --- questions ----------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[Demand]:
+        """The demands that are not met, in the order in which they are served."""
+        demands = [demand for demand in self.demands.values() if demand.count]
+        demands.sort(key=lambda d: (-d.depth, d.rank, d.order))
+        return demands
 
     def somebody_waits(self) -> bool:
         """Whether a demand that could be met one day is not."""

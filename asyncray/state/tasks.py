@@ -167,6 +167,12 @@ class Task:
         ]
 
 
+def is_in_flight(task: Task) -> bool:
+    """Whether a worker has the task and has not answered; it may have been cancelled."""
+    lease = task.lease
+    return lease is not None and lease.in_flight.get(task.number) is task
+
+
 def step(task: Task, event: int) -> None:
     """Take one transition.
 

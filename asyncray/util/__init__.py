@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from ..explaining import explain, wait_graph
 from .completion import as_completed, map_unordered
 from .mapping import map  # noqa: A004 - it is the builtin's twin
 
-__all__ = ["as_completed", "map", "map_unordered"]
+__all__ = ["as_completed", "explain", "map", "map_unordered", "wait_graph"]

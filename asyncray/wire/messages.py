@@ -57,6 +57,10 @@ BORROW: Final = 65
 BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
+# --- what waits for what: any two processes; STALLED goes to the driver, through the node -------------------
+INQUIRE: Final = 92
+REPLY: Final = 93
+STALLED: Final = 94
 
 # --- control: priorities -----------------------------------------------------------------------------------
 OUTBID: Final = 87
@@ -175,6 +179,12 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     ENDED: ("ENDED", (int, list)),
     # whoever called for what the worker runs is dead: it has a grace to end
     ORPHANED: ("ORPHANED", ()),
+    # request number, question, argument
+    INQUIRE: ("INQUIRE", (int, str, object)),
+    # request number, answer
+    REPLY: ("REPLY", (int, object)),
+    # a call has waited for the same for long
+    STALLED: ("STALLED", ()),
 }
 
 

@@ -7,6 +7,7 @@ No task group or cancel scope surrounds them: level cancellation would cancel th
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
 from .output import flush
+from .running import RunningCalls, task_stack
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class AsyncWorker:
         #: Those whose connection has closed, and whose calls may still be cleaning up.
         self._gone: list[AsyncOwner] = []
         scope.concurrent = True
+        RunningCalls(session, scope, self._running)
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
@@ -129,7 +132,7 @@ class AsyncWorker:
         owner.running[call.number] = (task, call)
 
     async def _run(self, owner: AsyncOwner, call: Call) -> None:
-        started = self._clock()
+        call.since = started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
         if call.enclosure is not None:
@@ -198,6 +201,11 @@ class AsyncWorker:
     def _leave_if_orphaned(self) -> None:
         if self._orphaned and not any(owner.running for owner in (*self._owners.values(), *self._gone)):
             self._session.when_unneeded(self._end.leave)
+
+    def _running(self) -> list[tuple[Call, Callable[[], str]]]:
+        """The calls that run now, and what tells where each stands."""
+        running = [item for owner in self._owners.values() for item in owner.running.values()]
+        return [(call, functools.partial(task_stack, task)) for task, call in running if call.started]
 
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""

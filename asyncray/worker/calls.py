@@ -47,7 +47,7 @@ class Call:
 
     __slots__ = (
         "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "function",
-        "keywords", "number", "owner", "positional", "refs", "serial", "started",
+        "keywords", "number", "owner", "positional", "refs", "serial", "since", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -63,6 +63,8 @@ class Call:
         self.feed = feed
         #: This worker's number for the call: what its children name as their parent.
         self.serial = 0
+        #: When it began, in seconds on the worker's clock; -1 before that.
+        self.since = -1.0
         self.positional: Sequence[Any] = ()
         self.keywords: dict[str, Any] = {}
         #: References that came with the call: inside its arguments, their values, its function. Held while

@@ -27,6 +27,7 @@ from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import Function, FunctionTable, let_go
 from .output import announce, flush
+from .running import RunningCalls, thread_stack
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ class SyncWorker:
         self._gather_bytes = min(_GATHER_BYTES, session.config.batch_bytes)
         #: Functions that owners are done with, to be dropped outside the lock: that may run destructors.
         self._forgotten: list[Function] = []
+        #: Where the calls run, once they do.
+        self._thread = 0
+        RunningCalls(session, scope, self._running)
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
@@ -129,6 +133,7 @@ class SyncWorker:
 
     def run(self) -> None:
         """Run calls until the worker must go."""
+        self._thread = threading.get_ident()
         while not self._leaving:
             if (taken := self._next()) is None:
                 self._fill()
@@ -197,7 +202,7 @@ class SyncWorker:
         if call.function.report_first:
             owner.report()
         self._mark[0] = call.number
-        started = self._clock()
+        call.since = started = self._clock()
         self._scope.begin(call)
         buffers: list[Buffer] = []
         if call.extras or any_carried():
@@ -380,6 +385,11 @@ class SyncWorker:
             current = self._current
         if current is not None:
             self._cancel_running(*current, force=False, recursive=True)
+
+    def _running(self) -> list[tuple[Call, Callable[[], str]]]:
+        """The call that runs now, if any, and what tells where it stands."""
+        current = self._current
+        return [] if current is None else [(current[1], lambda: thread_stack(self._thread))]
 
     def is_running(self) -> bool:
         """Whether a call runs now: a SIGINT is its own then, and nobody's otherwise."""

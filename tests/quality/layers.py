@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FLOORS: list[set[str]] = [
     {"cli", "testing", "util"},
     {""},
-    {"api", "aio"},
+    {"api", "aio", "explaining"},
     {"groups", "mapping"},
     {"progress"},
     {"remote", "actor"},
@@ -42,6 +42,7 @@ FLOORS: list[set[str]] = [
         "config",
         "labels",
         "exceptions",
+        "explanation",
         "ids",
         "init_options",
         "options",
