@@ -12,8 +12,8 @@ import asyncray as ray
 from asyncray.testing import sleep
 from tests.sim import notes
 
-#: Seconds that the clean-up of a task takes here.
-TIDY_S = 10.0
+#: Seconds that the clean-up of a task takes here: less than the grace of a cancelled one.
+TIDY_S = 1.0
 
 #: For blocks of several statements: a group is one.
 raising = pytest.raises
