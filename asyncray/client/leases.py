@@ -30,6 +30,7 @@ from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
 from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
 from .arguments import arguments_to_wire
+from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from ..wire.frames import Buffer, Message
     from .session import Session
 
-#: Seconds, at least, between two attempts to cancel the same task.
-_INSIST_S: Final = 0.1
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
 _EARLY_S: Final = 0.001
 
@@ -508,35 +507,7 @@ class Leases:
 
     def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Tell the worker that has *task* to stop it, until it has answered. On the loop."""
-        lease = task.lease
-        if lease is None or lease.link is None or lease.in_flight.get(task.number) is not task:
-            return
-        if force and lease.group.concurrent:
-            lease.deaf.add(task.number)
-        message = [m.CANCEL, task.number, force, recursive]
-        self._session.peers.send_to(lease.link.connection.peer, message)
-        grace_s = max(self._config.cancel_grace_s, _INSIST_S)
-        self._session.loop.call_later(grace_s, lambda: self._insist(task, force=force, recursive=recursive))
-
-    def _insist(self, task: Task, *, force: bool, recursive: bool) -> None:
-        """The worker may not have answered: the cancel came before its task, or nothing there can hear it.
-
-        A coroutine that has not ended by then ends with its worker, without force, too: others share that
-        worker, and would share it with an ever growing number of such. A synchronous one has its worker for
-        itself, and may be about to end; it takes force, as in Ray.
-        """
-        lease = task.lease
-        here = lease is not None and lease.in_flight.get(task.number) is task
-        if lease is not None and here and (force or lease.group.concurrent):
-            others = list(lease.in_flight.values())
-            if lease.group.concurrent:
-                lease.deaf.add(task.number)
-            else:
-                others = others[: others.index(task)]
-            # One that may not run twice, and is not to blame, must not be lost for it: it is waited for.
-            if all(other.retries or other.state == DONE for other in others):
-                self._session.control.send([m.KILL, lease.number])
-        self.cancel(task, force=force, recursive=recursive)
+        stop_at_worker(self._session, task, force=force, recursive=recursive)
 
 
 class _Frame:
