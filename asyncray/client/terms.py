@@ -84,7 +84,7 @@ class Terms:
         self._values = values
         #: About how much it takes in a frame.
         self.size_bytes = sum(len(name) + field_bytes(value) for name, value in values.items())
-        #: The task among its owner's deadlines: [deadline, number, task]; None without a deadline.
+        #: The task among its owner's deadlines: [when, number, task]; None without a deadline.
         self.entry: list[Any] | None = None
 
     def let_go(self) -> None:
