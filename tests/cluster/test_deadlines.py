@@ -91,7 +91,7 @@ def test_a_child_is_stopped_with_its_parent(shared_ray: ModuleType, beacon: Beac
     ref = tasks.wait_for_child.options(timeout=TIMEOUT_S).remote(beacon.path, tasks.linger, beacon.path)
     beacon.next(), beacon.next()
     with pytest.raises(
-        GetTimeoutError, match="'wait_for_child' was not done within its timeout|of its caller's timeout"
+        GetTimeoutError, match=r"'wait_for_child' was not done within its timeout|of its caller's timeout"
     ):
         ray.get(ref)
     told = sorted(beacon.next() for _ in range(3))
