@@ -340,5 +340,6 @@ class TestDeaths:
             return int(ray.get(next(watched.options(max_unread=1).remote(name, 10**9))))
 
         assert get(read_one.remote(door.name)) == 0
-        assert [door.hear(), door.hear()] == ["0", "1"]
-        assert door.hear() == "GeneratorExit"
+        # It may be stopped before it makes the next one, or in the middle of that.
+        while (heard := door.hear()) not in ("GeneratorExit", "KeyboardInterrupt"):
+            assert heard in ("0", "1")

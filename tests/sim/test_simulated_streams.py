@@ -260,6 +260,24 @@ def test_a_stream_stopped_at_any_step_is_a_beginning_of_the_whole(
 
 
 @PRODUCERS
+def test_a_deadline_ends_a_paused_stream(producer: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        stream = producer.options(timeout=5, max_unread=2).remote(COUNT)
+        first = await anext(stream)
+        await asyncio.sleep(10)
+        assert notes.noted == {"made": 3, "ended": 1}
+        second, third, failed = [ref async for ref in stream]
+        assert await ray.aio.get([first, second, third]) == [0, 1, 2]
+        for ref in (failed, stream.completed()):
+            with pytest.raises(exceptions.GetTimeoutError):
+                await ref
+        del stream, first, second, third, failed, ref
+        await settled(cluster)
+
+    simulate(main)
+
+
+@PRODUCERS
 def test_a_stream_that_is_forgotten_stops(producer: Any) -> None:
     async def main(cluster: SimulatedCluster) -> None:
         stream = producer.options(max_unread=3).remote(10**9)
