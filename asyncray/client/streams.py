@@ -110,7 +110,7 @@ class Stream:
             bell = Bell()
             if self._add_waiter(bell):
                 try:
-                    waits.park(bell.gate, None)
+                    waits.park(bell.gate, None, self._waited_for)
                 finally:
                     self._remove_waiter(bell)
         return ref
@@ -126,7 +126,7 @@ class Stream:
             bell = waits.new_loop_bell()
             if self._add_waiter(bell):
                 try:
-                    await waits.suspend(bell.future)
+                    await waits.suspend(bell.future, self._waited_for)
                 finally:
                     self._remove_waiter(bell)
         return ref
@@ -146,6 +146,10 @@ class Stream:
                 raise stop
             self._ended = True
             return end
+
+    def _waited_for(self) -> tuple[Sequence[ObjectRecord], int]:
+        """What who waits for the next item waits for: the producer."""
+        return [self.record], 1
 
     def is_ready(self) -> bool:
         """Whether the next item is there."""

@@ -74,14 +74,15 @@ class Inflow:
         """
         if first != self.received:
             raise ProtocolError(f"items from {first} on came where those from {self.received} on were due")
+        if large and not self._eager and self._bound:
+            # Before anybody can read it.
+            self._eager = True
+            self.tell_at = min(self.tell_at, self.read + 1)
         if not self.discards:
             self.unread.extend(payloads)
         # In this order: a reader in between finds fewer read than were, which is told a moment later.
         self.received += len(payloads)
         self.digest = digest
-        if large and not self._eager and self._bound:
-            self._eager = True
-            self.tell_at = min(self.tell_at, self.read + 1)
 
     @property
     def read(self) -> int:

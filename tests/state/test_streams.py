@@ -113,6 +113,12 @@ class TestTheConsumer:
         flow.unread.popleft()
         assert flow.due() == 1
 
+    def test_tells_of_a_large_item_that_nobody_will_read(self) -> None:
+        flow = Inflow(800, soft=True)
+        flow.discard()
+        flow.arrive(0, ["a"], 1, large=True)
+        assert flow.due() == 1
+
     def test_says_nothing_where_the_producer_never_pauses(self) -> None:
         flow = Inflow(0, soft=False)
         flow.arrive(0, ["a"] * 10_000, 1, large=True)
