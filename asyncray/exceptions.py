@@ -321,7 +321,7 @@ class RaySystemError(RayError):
 
 
 class StreamingGeneratorReplayInconsistentError(RaySystemError):
-    """A generator that ran again yielded a different number. Fault: it is not deterministic. Retry: no."""
+    """A generator that ran again yielded fewer or other items. Fault: it is not deterministic. Retry: no."""
 
 
 class ProtocolError(RaySystemError):

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from typing import TYPE_CHECKING
 
-from ..exceptions import RayError, RayTaskError
+from ..exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 from ..wire.values import Encoded, Payload, decode, encode_in_band
+
+if TYPE_CHECKING:
+    from ..state.tasks import Task
 
 
 class _Told:
@@ -84,3 +88,13 @@ def decode_error(payload: Payload) -> BaseException:
     if isinstance(error, RayTaskError):
         return error.as_instanceof_cause()
     return error
+
+
+def crash_of(task: Task, kind: str, explanation: str) -> WorkerCrashedError | OutOfMemoryError:
+    """The failure of a task whose worker was lost."""
+    if kind == "memory":
+        return OutOfMemoryError(f"the task {task.descriptor.name!r} was killed: {explanation}")
+    runs = f" after {task.attempt + 1} attempts" if task.attempt else ""
+    return WorkerCrashedError(
+        f"the worker that ran the task {task.descriptor.name!r} died{runs}: {explanation}"
+    )

@@ -15,14 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import (
-    OutOfMemoryError,
-    ProtocolError,
-    RaySystemError,
-    RuntimeEnvSetupError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
+from ..exceptions import ProtocolError, RaySystemError, RuntimeEnvSetupError, TaskUnschedulableError
 from ..state.objects import READY
 from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
@@ -30,6 +23,7 @@ from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
 from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
 from .arguments import arguments_to_wire
+from .errors import crash_of
 from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
@@ -150,6 +144,8 @@ class Leases:
         if task.terms is not None:
             extras = task.terms.extras(extras, self._session.clock())
             frame.size_bytes += task.terms.size_bytes
+        if task.stream is not None:
+            extras = task.stream.extras(extras)
         row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
@@ -317,7 +313,7 @@ class Leases:
                 task.attempt += 1
                 again.append(task)
             else:
-                self._owner.fail(task, _crash(task, *how))
+                self._owner.fail(task, crash_of(task, *how))
         group.take_back(again)
 
     # --- messages from workers (on the loop, without the lock) ----------------------------------------------
@@ -328,6 +324,8 @@ class Leases:
             self._on_results(link, message[1], message[2], buffers)
         elif kind == m.HANDBACK:
             self._on_handback(link, message[1], message[2])
+        elif kind == m.ITEMS:
+            self._session.streams.on_items(link, message[1:], buffers)
         else:
             raise ProtocolError(f"a worker does not send message number {kind}")
 
@@ -555,15 +553,6 @@ def _as_list(payload: Any) -> list[Any]:
 
 def _describe(descriptor: Descriptor) -> Message:
     return [m.DESCRIBE, descriptor.number, descriptor.function_id, descriptor.blob, descriptor.options]
-
-
-def _crash(task: Task, kind: str, explanation: str) -> RaySystemError | WorkerCrashedError | OutOfMemoryError:
-    if kind == "memory":
-        return OutOfMemoryError(f"the task {task.descriptor.name!r} was killed: {explanation}")
-    runs = f" after {task.attempt + 1} attempts" if task.attempt else ""
-    return WorkerCrashedError(
-        f"the worker that ran the task {task.descriptor.name!r} died{runs}: {explanation}"
-    )
 
 
 def _flush(links: Sequence[WorkerLink | Connection]) -> None:

@@ -42,6 +42,7 @@ from .peers import Peers
 from .priorities import Priorities
 from .questions import Questions
 from .statistics import Statistics, statistics_of
+from .streams import Streams
 from .terms import terms_of
 from .waits import Waits
 
@@ -135,6 +136,7 @@ class Session:
         self.owner.leases = self.leases
         self.peers = Peers(self)
         self.descriptors = Descriptors(self)
+        self.streams = Streams(self)
         self.hints = LargeArguments(self.config)
         #: None while the session is open; then why it is not.
         self.failure: Exception | None = None
@@ -325,6 +327,7 @@ class Session:
         ended = self.descriptors.take_ended()
         self.leases.forget(ended)
         self.hints.forget(ended)
+        self.streams.close_abandoned()
         self.check_needed()
         if not self._sweeping_up:
             self._sweeping_up = self.drain_due = True
@@ -333,7 +336,7 @@ class Session:
     def _drain_again(self) -> None:
         # Cleared before the look: a reference that is dropped in between wakes the loop again.
         self._sweeping_up = self.drain_due = False
-        if self.dropped or self.descriptors.ended:
+        if self.dropped or self.descriptors.ended or self.streams.abandoned:
             self.on_wake()
 
     def on_dropped(self) -> None:
@@ -353,7 +356,7 @@ class Session:
     # --- calls and values ---------------------------------------------------------------------------------
 
     def submit(self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call: returns its reference, the list of them when there are several, or None.
+        """Make a call: returns its reference, the list of them when there are several, a generator, or None.
 
         Raises:
             TypeError: when an argument cannot be pickled.
@@ -377,11 +380,11 @@ class Session:
         elif arguments is not None:
             self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
             self.hints.look(descriptor, arguments, args, kwargs)
-        terms = terms_of(descriptor, self.clock)
-        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task(), terms)
-        if len(refs) == 1:
-            return refs[0]
-        return refs or None
+        parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
+        if descriptor.stream is not None:
+            return self.streams.submit(descriptor, arguments, dependencies, parent, terms)
+        refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms)
+        return refs[0] if len(refs) == 1 else refs or None
 
     def _check_sendable(self, descriptor: Descriptor, size: int) -> None:
         most = self.config.largest_value_bytes
