@@ -45,10 +45,10 @@ class _Group(asyncio.TaskGroup):
 class TaskGroup:
     """An ``asyncio.TaskGroup`` that takes calls of remote functions, too; they do not outlive its block.
 
-    async with aio.TaskGroup() as group:
-        one = group.create_task(f.remote(1))    # a reference, as f.remote gave it
-        two = group.create_task(fetch(url))     # an asyncio.Task, as ever
-    print(await one, two.result())
+        async with aio.TaskGroup() as group:
+            one = group.create_task(f.remote(1))    # a reference, as f.remote gave it
+            two = group.create_task(fetch(url))     # an asyncio.Task, as ever
+        print(await one, two.result())
 
     Leaving the block waits for everything in it. The first failure, or a cancellation of the block, cancels
     the rest: coroutines as asyncio does, calls in whichever process they run, with all that they have called

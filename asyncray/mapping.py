@@ -402,7 +402,8 @@ def map(  # noqa: A001 - it is the builtin's twin
 ) -> AsyncResults[Any]:
     """The results of ``f.remote(item)`` for every item, a limited number of calls at a time.
 
-    async for result in aio.map(f, items): ...
+        async for result in aio.map(f, items):
+            ...
 
     Items are taken, and calls made, as results are taken: nothing is called before the first is asked for.
     Leaving early, by an error, a cancellation or ``aclose``, cancels what is under way, with all that it has
