@@ -6,7 +6,7 @@
 The verbs of ``asyncray``, awaited: ``session`` (for ``init`` and ``shutdown``), ``get``, ``put``, ``wait``,
 ``as_completed``, ``cancel``, ``available_resources``. Around many calls: ``TaskGroup``, which no remote work
 outlives; ``map`` over many items, a few calls at a time; ``scope``, whose cancellation reaches the work;
-``carry``, for context variables that travel with calls. Why something is not done: ``explain``, ``wait_graph``.
+``carry``, for context variables that travel. Why something is not done: ``explain``, ``wait_graph``.
 """
 
 from __future__ import annotations
