@@ -240,8 +240,8 @@ async def available_resources() -> dict[str, float]:
     return api.as_floats(await owner.questions.awaited("available_resources"))
 
 
-async def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
-    """Why a reference is not done; see :func:`asyncray.util.explain`. Print what it returns.
+async def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False) -> Explanation:
+    """Why a reference, or a generator, is not done; see :func:`asyncray.util.explain`. Print what it returns.
 
     Raises:
         SessionClosedError: when the session was shut down.

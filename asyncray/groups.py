@@ -56,9 +56,9 @@ class TaskGroup:
     rules of ``asyncio.TaskGroup``; a member that was cancelled by itself is no failure.
 
     Every call made inside the block belongs to it, whether or not it was given to ``create_task``, also in
-    coroutines that it starts and in threads that get its context (``asyncio.to_thread``): it is waited for, or
-    cancelled, but only ``create_task`` makes its failure the group's. Such a call ends when all that it has
-    called for has ended.
+    coroutines that it starts and in threads that get its context (``asyncio.to_thread``): it is waited for,
+    or cancelled, but only ``create_task`` makes its failure the group's. Such a call ends when all that it
+    has called for has ended.
 
     A synchronous task that no interrupt reaches, inside C code, is waited for; ``cancel(ref, force=True)``
     ends it. A reference whose call was made before the block is cancelled and waited for like the others;
