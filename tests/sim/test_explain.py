@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-
 @ray.remote(max_unread=1)
 async def counting() -> AsyncIterator[float]:
     """Yield without end the times of the yields."""
