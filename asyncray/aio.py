@@ -1,7 +1,12 @@
-"""The verbs as coroutines: for programs that have an event loop of their own.
+"""For programs that have an event loop of their own: the verbs as coroutines, and what only a loop can have.
 
-async with aio.session():
-print(await f.remote(1))
+    async with aio.session():
+        print(await f.remote(1))
+
+The verbs of ``asyncray``, awaited: ``session`` (for ``init`` and ``shutdown``), ``get``, ``put``, ``wait``,
+``as_completed``, ``cancel``, ``available_resources``. Around many calls: ``TaskGroup``, which no remote work
+outlives; ``map`` over many items, a few calls at a time; ``scope``, whose cancellation reaches the work;
+``carry``, for context variables that travel. Why something is not done: ``explain``, ``wait_graph``.
 """
 
 from __future__ import annotations
@@ -13,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from . import api, explaining, lifecycle
 from .context import Context
 from .generators import ObjectRefGenerator
-from .groups import TaskGroup as TaskGroup  # noqa: PLC0414 - public
-from .mapping import map as map  # noqa: A004, PLC0414 - public; twin of the builtin
+from .groups import TaskGroup
+from .mapping import map  # noqa: A004 - it is the builtin's twin
 from .process import current
 from .readiness import LoopCompletions, W, Watch, checked_refs
 from .refs import ObjectRef
@@ -32,15 +37,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Scope",
+    "TaskGroup",
     "as_completed",
     "available_resources",
     "cancel",
     "carry",
+    "explain",
     "get",
+    "map",
     "put",
     "scope",
     "session",
     "wait",
+    "wait_graph",
 ]
 
 T = TypeVar("T")
@@ -231,8 +240,8 @@ async def available_resources() -> dict[str, float]:
     return api.as_floats(await owner.questions.awaited("available_resources"))
 
 
-async def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
-    """Why a reference is not done; see :func:`asyncray.util.explain`. Print what it returns.
+async def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False) -> Explanation:
+    """Why a reference, or a generator, is not done; see :func:`asyncray.util.explain`. Print what it returns.
 
     Raises:
         SessionClosedError: when the session was shut down.

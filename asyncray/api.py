@@ -213,7 +213,7 @@ def cluster_resources() -> dict[str, float]:
 
 
 def available_resources() -> dict[str, float]:
-    """What of it is free now. Names with nothing free are left out, as in Ray.
+    """What of the nodes' resources is free now, by name. Those with nothing free are left out, as in Ray.
 
     Raises:
         RuntimeError: on a running event loop; use ``await asyncray.aio.available_resources()``.

@@ -14,6 +14,7 @@ from . import api, lifecycle
 from .client.waiting import Bell
 from .exceptions import RaySystemError
 from .explanation import Explanation, WaitGraph
+from .generators import ObjectRefGenerator
 from .ids import short
 from .state.accounts import Accounts
 from .state.circles import circles
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 _MARGIN_S: Final = 5.0
 
 
-def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
+def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False) -> Explanation:
     """Why a reference is not done: ``print(explain(ref))``.
 
     Args:
-        ref: Any reference, also one to an object of another process.
+        ref: Any reference, also one to an object of another process; or a generator, for its producer.
         stack: Whether to ask workers where the code of running tasks stands.
 
     Returns:
@@ -53,7 +54,9 @@ def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
     return question.answer(_ask(question.session, question.asker(), "`await asyncray.aio.explain(ref)`"))
 
 
-async def explain_async(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
+async def explain_async(
+    ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False
+) -> Explanation:
     """What ``await asyncray.aio.explain(ref)`` does.
 
     Raises:
@@ -89,11 +92,13 @@ async def wait_graph_async() -> WaitGraph:
 class _Why:
     """One question about one reference."""
 
-    def __init__(self, ref: ObjectRef[Any], *, stack: bool) -> None:
-        (self._ref,) = api.only_refs([ref], "explain")
-        self._record: Any = ref._record
+    def __init__(self, given: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool) -> None:
+        # Not `completed()`: that would lift the bound of a producer which pauses.
+        ref = given._ref if type(given) is ObjectRefGenerator else given
+        (self._ref,) = api.only_refs([ref], "explain")  # type: ignore[list-item]
+        self._record: Any = self._ref._record
         self._stack = stack
-        self.session: Session = ref._record.owner  # type: ignore[assignment]
+        self.session: Session = self._ref._record.owner  # type: ignore[assignment]
         self.session.check_open()
 
     def is_answered(self) -> bool:

@@ -45,19 +45,20 @@ class _Group(asyncio.TaskGroup):
 class TaskGroup:
     """An ``asyncio.TaskGroup`` that takes calls of remote functions, too; they do not outlive its block.
 
-    async with aio.TaskGroup() as group:
-        one = group.create_task(f.remote(1))    # a reference, as f.remote gave it
-        two = group.create_task(fetch(url))     # an asyncio.Task, as ever
-    print(await one, two.result())
+        async with aio.TaskGroup() as group:
+            one = group.create_task(f.remote(1))    # a reference, as f.remote gave it
+            two = group.create_task(fetch(url))     # an asyncio.Task, as ever
+        print(await one, two.result())
 
     Leaving the block waits for everything in it. The first failure, or a cancellation of the block, cancels
     the rest: coroutines as asyncio does, calls in whichever process they run, with all that they have called
     for. The block is left when nothing of that runs any more, and raises an ``ExceptionGroup``, with the
     rules of ``asyncio.TaskGroup``; a member that was cancelled by itself is no failure.
 
-    Every call made inside the block belongs to it, in coroutines and threads that it starts too, whether or
-    not it was given to ``create_task``: it is waited for, or cancelled, but only ``create_task`` makes its
-    failure the group's. Such a call ends when all that it has called for has ended.
+    Every call made inside the block belongs to it, whether or not it was given to ``create_task``, also in
+    coroutines that it starts and in threads that get its context (``asyncio.to_thread``): it is waited for,
+    or cancelled, but only ``create_task`` makes its failure the group's. Such a call ends when all that it
+    has called for has ended.
 
     A synchronous task that no interrupt reaches, inside C code, is waited for; ``cancel(ref, force=True)``
     ends it. A reference whose call was made before the block is cancelled and waited for like the others;

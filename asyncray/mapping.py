@@ -27,7 +27,6 @@ from .state.objects import FAILED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-    from types import TracebackType
     from typing import Self
 
     from .client.session import Session
@@ -285,12 +284,7 @@ class AsyncResults(AsyncIterator[R]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
 
@@ -402,7 +396,8 @@ def map(  # noqa: A001 - it is the builtin's twin
 ) -> AsyncResults[Any]:
     """The results of ``f.remote(item)`` for every item, a limited number of calls at a time.
 
-    async for result in aio.map(f, items): ...
+        async for result in aio.map(f, items):
+            ...
 
     Items are taken, and calls made, as results are taken: nothing is called before the first is asked for.
     Leaving early, by an error, a cancellation or ``aclose``, cancels what is under way, with all that it has

@@ -142,7 +142,8 @@ class ObjectRef(Generic[T_co]):
         On a running event loop only a finished reference has a result; await the reference instead.
 
         Raises:
-            GetTimeoutError: when the time is over.
+            GetTimeoutError: when the time is over; the work goes on.
+            RayTaskError: when the task raised; it is an instance of what the task raised, too.
             RuntimeError: when this would block a running event loop.
         """
         record = self._record

@@ -185,8 +185,19 @@ def remote(**options: Unpack[TaskOptionsDict]) -> Decorator: ...
 def remote(*args: Any, **options: Any) -> Any:
     """Make a function remote: bare (``@remote``), with options (``@remote(num_cpus=2)``) or as a call.
 
-    Options and their defaults are those of :class:`asyncray.options.TaskOptionsDict`. A coroutine function
-    is fine: its calls share a worker, up to a thousand at a time.
+    A coroutine function is fine: its calls share a worker, up to a thousand at a time. A generator function,
+    plain or asynchronous, streams: its call returns an :class:`ObjectRefGenerator`.
+
+    Args:
+        *args: The function, for ``@remote`` alone.
+        **options: See :class:`asyncray.options.TaskOptionsDict`; ``f.options(...)`` changes them for a call.
+            The important ones are num_cpus (1), num_gpus, resources ({name: quantity}), num_returns (1),
+            max_retries (3, after the death of a worker), retry_exceptions (False), timeout (seconds for all
+            of the call), priority (0; -100 to 100), max_unread (items that a stream may be ahead),
+            runtime_env and name.
+
+    Returns:
+        A :class:`RemoteFunction`; with options, a decorator that makes one.
 
     Raises:
         TypeError: when what is given is no function, or an option is of the wrong type.

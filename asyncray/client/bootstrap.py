@@ -16,7 +16,8 @@ from ..wire.handshake import Identity
 from .interrupts import InterruptGuard, in_main_thread
 from .logs import LogPrinter
 from .portal import LoopThread
-from .session import Session, Surroundings, TaskScope
+from .session import Session
+from .surroundings import Surroundings, TaskScope
 from .waiting import Bell, ThreadParker
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
     with enclosed(enclosure): f.remote()    # the call belongs to the enclosure
     enclosure.cancel()                      # its references fail at once, its workers are told to stop
-    await enclosure.ended()                 # nothing of it runs any more, anywhere
+    await enclosure.wait_async()            # nothing of it runs any more, anywhere
 
 A task is under way from its submission until it has really ended: until its worker has answered or died,
 not only until its reference has failed. A call that belongs to an enclosure is told so (WHOLE, in its

@@ -27,7 +27,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..client.session import Session, TaskScope
+from ..client.surroundings import TaskScope
 from ..config import Config
 from ..ids import new_process_id
 from ..net.stream import StreamConnection
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextvars import Token
 
+    from ..client.session import Session
     from ..net.memory import MemorySocket
     from ..process import Process
     from .pool import PooledWorker

@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ..client.environments import unpack_environment
-from ..client.session import Session, Surroundings, TaskScope
+from ..client.session import Session
+from ..client.surroundings import Surroundings
 from ..config import Config
 from ..ids import new_process_id
 from ..net.memory import MemoryArrivals, MemoryNetwork
@@ -20,6 +21,7 @@ from ..worker.sync_mode import SyncWorker
 from .machine import EXITED, FAILED
 
 if TYPE_CHECKING:
+    from ..client.surroundings import TaskScope
     from ..net.memory import MemorySocket
     from ..runtime_env import RuntimeEnv
     from .machine import SimulatedMachine, SimulatedProcess

@@ -1,4 +1,8 @@
-"""Helpers built on the public verbs alone."""
+"""Helpers for programs without an event loop; ``asyncray.aio`` has the same for those with one.
+
+``map`` over many items, a few calls at a time; ``as_completed`` and ``map_unordered``, as Ray has them;
+``explain`` and ``wait_graph``, which tell why something is not done.
+"""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ def map_unordered(
 
     Raises:
         RayTaskError: when a task raised, at its turn.
+        RuntimeError: when this would block a running event loop.
         TypeError: when *fn* is no remote function.
         ValueError: when a size is not positive.
     """

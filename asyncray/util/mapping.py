@@ -44,12 +44,23 @@ def map(  # noqa: A001 - it is the builtin's twin
 ) -> Results[Any]:
     """The results of ``f.remote(item)`` for every item, a limited number of calls at a time.
 
-    for result in util.map(f, items): ...
+        for result in util.map(f, items):
+            ...
 
-    The blocking twin of :func:`asyncray.aio.map`, which tells of the arguments. Leaving early, by ``break``,
-    an error or ``close``, cancels what is under way and waits for its end; ``with`` makes sure of it where
-    the iterator has a name that outlives the loop. :func:`map_unordered` is Ray's: it has no order and no
-    bar, and who leaves it early leaves its calls running.
+    The blocking twin of :func:`asyncray.aio.map`. Leaving early, by ``break``, an error or ``close``, cancels
+    what is under way and waits for its end; ``with`` makes sure of it where the iterator has a name that
+    outlives the loop. :func:`map_unordered` is Ray's: it has no order and no bar, and who leaves it early
+    leaves its calls running.
+
+    Args:
+        f: A remote function of one argument and with one result, or a variant of it by ``options``.
+        items: Its arguments; taken, and calls made, as results are taken.
+        limit: Calls at a time, those included whose results have not been taken. None: two for each CPU of
+            the session; 100 for a coroutine function.
+        ordered: Whether results come in the order of the items; otherwise each as soon as it is there.
+        return_exceptions: Whether what a call raises is a result like others; otherwise it is raised at its
+            place, and the rest is cancelled.
+        progress: Whether to show a live bar on standard error. Needs ``asyncray[progress]``.
 
     Returns:
         An iterator with ``close``.

@@ -13,7 +13,8 @@ from typing import Any
 from ..client.environments import unpack_environment
 from ..client.interrupts import InterruptGuard, Interrupts
 from ..client.portal import LoopThread
-from ..client.session import Session, Surroundings
+from ..client.session import Session
+from ..client.surroundings import Surroundings
 from ..client.waiting import ThreadParker
 from ..config import Config
 from ..ids import new_process_id

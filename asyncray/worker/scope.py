@@ -7,7 +7,7 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from ..client.session import TaskScope
+from ..client.surroundings import TaskScope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,6 @@ from asyncray.process import current
 from tests.cluster.gates import LIMIT_S, Gates, begun, fail, run_on, same, waiters, watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory, Run
@@ -31,13 +29,6 @@ pytestmark = pytest.mark.usefixtures("shared_ray")
 @pytest.fixture
 def run(loop_factory: Factory) -> Run:
     return functools.partial(run_on, loop_factory)
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 class TestGet:

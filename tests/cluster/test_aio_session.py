@@ -17,7 +17,6 @@ from asyncray.process import current
 from tests.cluster.gates import LIMIT_S, Gates, begun, run_on, same, waiters, watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from asyncray import ObjectRef
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
 
 #: It takes references, but for the type checker: to that, nothing but a Future is like a future.
 asyncio_wait: Any = asyncio.wait
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

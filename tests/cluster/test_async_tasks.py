@@ -17,7 +17,6 @@ from tests.cluster.patience import PATIENCE_S, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 NO_LEASES_KEPT = {"lease_keep_s": 0}
 
@@ -28,20 +27,6 @@ def one_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ASYNCRAY_LOOP", request.param)
     with ray.init(num_cpus=1, _system_config=NO_LEASES_KEPT):
         yield
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 @ray.remote

@@ -16,40 +16,14 @@ from asyncray.exceptions import RayTaskError, TaskCancelledError
 from tests.cluster import cancellable as tasks
 from tests.cluster.beacons import PATIENCE_S, Beacon, light
 from tests.cluster.checks import assert_cancelled, assert_nothing_is_held, the_session
-from tests.cluster.gates import Gate
 from tests.leaks import wait_for_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from types import ModuleType
 
     from asyncray import ObjectRef
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def other_beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what other tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
+    from tests.cluster.gates import Gate
 
 
 # ---- before it runs ----

@@ -14,38 +14,13 @@ from asyncray.exceptions import TaskCancelledError
 from tests.cluster import cancellable as tasks
 from tests.cluster.beacons import PATIENCE_S, Beacon, light
 from tests.cluster.checks import assert_cancelled, assert_nothing_is_held, the_session, wait_until
-from tests.cluster.gates import Gate
 from tests.leaks import wait_for_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import ModuleType
 
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def other_beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what other tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
+    from tests.cluster.gates import Gate
 
 
 @contextmanager

@@ -13,32 +13,14 @@ from asyncray.exceptions import GetTimeoutError, RayTaskError
 from tests.cluster import cancellable as tasks
 from tests.cluster.beacons import PATIENCE_S, Beacon
 from tests.cluster.checks import assert_nothing_is_held
-from tests.cluster.gates import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
     from types import ModuleType
+
+    from tests.cluster.gates import Gate
 
 #: Long enough for a task to start, also on a machine that is at work on other things.
 TIMEOUT_S = 1.0
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
 
 
 @pytest.mark.parametrize("task", [tasks.spin, tasks.sleep], ids=["in Python code", "in time.sleep"])

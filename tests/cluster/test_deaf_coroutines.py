@@ -13,29 +13,12 @@ import asyncray as ray
 from tests.cluster import cancellable as tasks
 from tests.cluster.beacons import PATIENCE_S, Beacon, light
 from tests.cluster.checks import assert_cancelled
-from tests.cluster.gates import Gate
 from tests.leaks import wait_for_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
+    from tests.cluster.gates import Gate
 
 
 @pytest.fixture(autouse=True)

@@ -12,27 +12,19 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError
-from tests.cluster.gates import Gates
 from tests.cluster.tables import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
     from asyncray import ObjectRef
+    from tests.cluster.gates import Gates
 
 LIMIT_S = 30
 LARGE = 300_000
 Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - untyped ones are values too
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    """Gates, which must be made inside a session."""
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 def get(ref: Any) -> Any:

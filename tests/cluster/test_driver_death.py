@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from . import processes
-from .doors import Doors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .doors import Doors
 
 ROOT = Path(__file__).parents[2]
 #: Seconds that anything of a session may stay after its driver.
@@ -28,13 +29,6 @@ PATIENCE_S = 30.0
 #: How many tasks of each driver run when it ends.
 TASKS = {"idle": 0, "working": 2, "blocked": 1, "threads": 1}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM]
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture(autouse=True)

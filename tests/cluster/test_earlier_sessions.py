@@ -13,13 +13,12 @@ from asyncray import aio
 from asyncray.exceptions import SessionClosedError
 from asyncray.util import as_completed
 from tests.cluster.garbage import Collector, within_limit
-from tests.cluster.gates import Gates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from asyncray import ObjectRef
+    from tests.cluster.gates import Gates
 
 LIMIT_S = 20
 
@@ -32,13 +31,6 @@ def same(value: Any) -> Any:
 @ray.remote
 def put_large() -> Any:
     return [ray.put(bytes(1_000_000))]
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 def past(gates: Gates) -> dict[str, ObjectRef[Any]]:

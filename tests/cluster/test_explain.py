@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     gates = Gates(tmp_path)
     yield gates.new()

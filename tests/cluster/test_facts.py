@@ -31,13 +31,6 @@ def no_session_is_left() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 def free() -> dict[str, float]:
     """What is available, without what depends on the machine."""
     return {name: value for name, value in ray.available_resources().items() if "memory" not in name}

@@ -23,20 +23,11 @@ from tests.cluster.beacons import Beacon, light
 from tests.cluster.kin import CHILDREN, PARENTS, heard, lines, parent, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 #: For blocks of several statements: a group is one.
 failing = partial(pytest.raises, ExceptionGroup)
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
 
 
 # --- sessions that begin and end inside ---

@@ -14,25 +14,17 @@ import asyncray as ray
 from asyncray import aio
 from asyncray.exceptions import TaskCancelledError
 from tests.cluster import cancellable as tasks
-from tests.cluster.beacons import Beacon
 from tests.cluster.checks import assert_nothing_is_held
 from tests.cluster.kin import CHILDREN, PARENTS, heard, lines, parent, tidy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
+
+    from tests.cluster.beacons import Beacon
 
 ROOT = Path(__file__).parents[2]
 #: For blocks of several statements: a group is one.
 failing = partial(pytest.raises, ExceptionGroup)
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
 
 
 # --- the end is the real one --

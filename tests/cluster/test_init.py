@@ -27,13 +27,6 @@ def no_session_is_left() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 @ray.remote
 def pid() -> int:
     return os.getpid()

@@ -26,13 +26,6 @@ SOON_S = 20.0
 MIB = 1 << 20
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 @contextmanager
 def session(num_cpus: int = 2, **config: Any) -> Iterator[None]:
     ray.init(num_cpus=num_cpus, _system_config=config)

@@ -10,7 +10,6 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import OwnerDiedError
-from tests.cluster.gates import Gates
 from tests.cluster.tables import session, settled
 
 if TYPE_CHECKING:
@@ -18,15 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from tests.cluster.gates import Gates
+
 LIMIT_S = 30
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    """Gates, which must be made inside a session."""
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -21,18 +21,10 @@ from .doors import Doors, say_at, stand_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import ModuleType
 
 #: Seconds for what must not hang.
 SOON_S = 20.0
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 @ray.remote

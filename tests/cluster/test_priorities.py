@@ -9,14 +9,14 @@ import pytest
 
 import asyncray as ray
 from tests.cluster import cancellable as tasks
-from tests.cluster.beacons import Beacon
 from tests.cluster.checks import assert_nothing_is_held
-from tests.cluster.gates import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from types import ModuleType
+
+    from tests.cluster.beacons import Beacon
+    from tests.cluster.gates import Gate
 
 
 @pytest.fixture
@@ -27,23 +27,6 @@ def one_cpu() -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
 
 
 def test_the_higher_goes_first(one_cpu: ModuleType, beacon: Beacon, gate: Gate) -> None:

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 NO_LEASES_KEPT = {"lease_keep_s": 0}
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 @pytest.fixture(autouse=True)
 def no_session_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """End what a failed test has left open, unless the module shares it."""

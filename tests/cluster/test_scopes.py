@@ -12,33 +12,15 @@ import asyncray as ray
 from asyncray import aio
 from asyncray.exceptions import TaskCancelledError
 from tests.cluster import cancellable as tasks
-from tests.cluster.beacons import Beacon
 from tests.cluster.checks import assert_nothing_is_held
 from tests.cluster.gates import Gate, run_on
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable
     from types import ModuleType
 
     from asyncray import ObjectRef
-
-
-@pytest.fixture
-def beacon(tmp_path: Path) -> Iterator[Beacon]:
-    """Hear what tasks tell."""
-    made = Beacon(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Gate]:
-    """Hold tasks up."""
-    made = Gate(tmp_path)
-    yield made
-    made.open()
-    made.close()
+    from tests.cluster.beacons import Beacon
 
 
 def run(main: Callable[[], Any]) -> Any:

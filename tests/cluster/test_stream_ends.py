@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 class TestBackPressure:
     @WATCHED
     @pytest.mark.parametrize("option", ["max_unread", "_generator_backpressure_num_objects"])

@@ -26,18 +26,10 @@ from tests.cluster.producers import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.cluster.gates import Factory
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 class TestReading:

@@ -19,20 +19,12 @@ from asyncray.util import as_completed, map_unordered
 from tests.cluster.gates import LIMIT_S, Gates, fail, same, waiters, watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory
 
 THREADS = 8
-
-
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 @ray.remote

@@ -35,13 +35,6 @@ def one_cpu() -> Iterator[ModuleType]:
     ray.shutdown()
 
 
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
-
-
 @ray.remote
 def at(door: str) -> int:
     return stand_at(door)

@@ -7,7 +7,8 @@ import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from asyncray.client.session import Session, Surroundings
+from asyncray.client.session import Session
+from asyncray.client.surroundings import Surroundings
 from asyncray.client.waiting import ThreadParker
 from asyncray.config import Config
 from asyncray.exceptions import ProtocolError

@@ -115,3 +115,21 @@ def test_importing_loads_nothing_heavy() -> None:
 def test_importing_changes_nothing_in_the_process() -> None:
     """No thread, no descriptor, no signal handler, no hook, nothing in the environment."""
     assert probe()["changed"] == []
+
+
+@pytest.mark.parametrize("name", ["aio", "util", "testing"])
+def test_what_a_public_module_defines_is_among_its_public_names(name: str) -> None:
+    module = importlib.import_module(f"asyncray.{name}")
+    assert list(module.__all__) == sorted(set(module.__all__), key=order)
+    own = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+    defined = {key for key in own if getattr(module, key).__module__ == module.__name__}
+    assert {key for key in defined if not key.startswith("_")} - set(module.__all__) == set()
+
+
+@pytest.mark.parametrize("name", ["aio", "util", "testing"])
+def test_the_code_in_a_docstring_is_indented(name: str) -> None:
+    """Otherwise `help` shows it as a paragraph."""
+    module = importlib.import_module(f"asyncray.{name}")
+    for value in [module, *(getattr(module, key) for key in module.__all__)]:
+        code = re.findall(r"^(?:async )?(?:for|with) .*:.*$", inspect.getdoc(value) or "", re.MULTILINE)
+        assert code == [], value

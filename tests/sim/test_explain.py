@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,17 @@ from tests.sim.waiting import (
     told,
     total,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@ray.remote(max_unread=1)
+async def counting() -> AsyncIterator[float]:
+    """Yield without end the times of the yields."""
+    while True:
+        yield asyncio.get_running_loop().time()
+
 
 # --- what is done -----------------------------------------------------------------------------------------
 
@@ -64,6 +75,18 @@ def test_something_that_is_no_reference_is_refused() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         with pytest.raises(TypeError, match="explain takes references, not 1 of type int"):
             await ray.aio.explain(1)  # type: ignore[arg-type]
+
+    told(main)
+
+
+def test_a_generator_is_explained_by_its_producer_whose_bound_stays() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        stream = counting.remote()
+        await asyncio.sleep(1)
+        explanation = await ray.aio.explain(stream)
+        assert (explanation.name, explanation.state) == ("counting", "blocked")
+        first, second = await (await anext(stream)), await (await anext(stream))
+        assert second - first >= 1, "it was made before anybody had read"
 
     told(main)
 
