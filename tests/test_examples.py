@@ -1,6 +1,7 @@
 """Every example runs as a script and says what its docstring promises."""
 
 import ast
+import math
 import os
 import re
 import subprocess
@@ -101,11 +102,21 @@ def test_the_demo_shows_progress_statistics_and_what_was_saved() -> None:
     assert "same counts: True" in output
 
 
+@pytest.mark.slow
+def test_pi_is_found_within_the_error_that_was_asked_for() -> None:
+    output = run("pi", "0.005")
+    assert re.search(r"\[#{24}\] 100%", output)
+    found = re.search(r"pi is ([\d.]+) ± ([\d.]+), and off by", output)
+    assert found, output
+    assert float(found[2]) <= 0.005
+    assert abs(float(found[1]) - math.pi) < 3 * float(found[2])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
     source = (EXAMPLES / f"{name}.py").read_text()
     docstring = ast.get_docstring(ast.parse(source))
     assert docstring
     assert f"python examples/{name}.py" in docstring
-    assert len(source.splitlines()) <= (150 if name == "demo" else 60)
+    assert len(source.splitlines()) <= 150
     assert f"`{name}.py`" in (EXAMPLES / "README.md").read_text()
