@@ -136,6 +136,18 @@ def pixels(data: bytes) -> tuple[int, int, bytes]:
 
 
 @pytest.mark.slow
+def test_the_top_words_run_and_no_producer_runs_too_far_ahead() -> None:
+    output = run("top_words", "60")
+    for files in (1, 2, 4, 8, 16, 32):
+        assert re.search(rf"^ +{files} files  \w+ \d+  ", output, re.MULTILINE), output
+    ahead = re.search(r"^ahead +\[(\d+), (\d+)\] files", output, re.MULTILINE)
+    assert ahead, output
+    assert all(0 < int(files) <= 8 for files in ahead.groups())
+    assert re.search(r"^read +6[01] of \d+ files", output, re.MULTILINE), output
+    assert seconds(output, "waited") > 0
+
+
+@pytest.mark.slow
 def test_thumbnails_are_small_and_blurred_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     half = b"\xff\x00\x00" * 64 + b"\x00\x00\xff" * 64  # red on the left, blue on the right
     (tmp_path / "halves.png").write_bytes(png(128, [b"\0" + half] * 64, 2))
@@ -163,6 +175,21 @@ def test_thumbnails_look_for_pictures_where_no_folder_is_named() -> None:
     for path in example["find"]():
         assert path.suffix == ".png"
         assert path.is_file()
+
+
+@pytest.mark.slow
+def test_the_gateway_falls_back_at_its_deadline_and_the_late_work_stops() -> None:
+    output = run("gateway", "30")
+    hard = [line.split(" | ") for line in output.splitlines() if line.startswith("request 5 |")]
+    assert any(what.startswith("fell back: it was") for *_, what in hard)
+    answers = re.search(r"^answers +30, of which (\d+) fell back$", output, re.MULTILINE)
+    assert answers, output
+    assert int(answers[1]) >= 3
+    models = re.search(r"^slow models +(\d+) began, (\d+) ended, (\d+) was stopped;", output, re.MULTILINE)
+    assert models, output
+    began, ended, stopped = map(int, models.groups())
+    assert began == ended + stopped
+    assert began <= 30
 
 
 @pytest.mark.slow
