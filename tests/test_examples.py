@@ -158,7 +158,8 @@ def test_the_top_words_run_and_no_producer_runs_too_far_ahead() -> None:
     ahead = re.search(r"^ahead +\[(\d+), (\d+)\] files", output, re.MULTILINE)
     assert ahead, output
     assert all(int(files) <= 8 for files in ahead.groups())
-    assert re.search(r"^read +6[01] of \d+ files", output, re.MULTILINE), output
+    # Each reader may have one in hand when the other has read enough.
+    assert re.search(r"^read +6[0-2] of \d+ files", output, re.MULTILINE), output
     assert seconds(output, "waited") > 0
 
 
