@@ -91,6 +91,23 @@ class RemoteFunction(Generic[F_co, P, R]):
     def remote(
         self: RemoteFunction[Callable[[A, B], Streamed], P, R], a: A | ObjectRef[A], b: B | ObjectRef[B], /
     ) -> ObjectRefGenerator[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B, C], Streamed], P, R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        /,
+    ) -> ObjectRefGenerator[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B, C, D], Streamed], P, R],
+        a: A | ObjectRef[A],
+        b: B | ObjectRef[B],
+        c: C | ObjectRef[C],
+        d: D | ObjectRef[D],
+        /,
+    ) -> ObjectRefGenerator[R]: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function in a worker; returns at once. Starts a session when there is none.
 

@@ -41,6 +41,11 @@ async def words(count: int) -> AsyncIterator[str]:
     yield "a" * count
 
 
+@ray.remote
+def between(start: int, stop: int, step: int = 1, name: str = "") -> Iterator[int]:
+    yield from range(start, stop, step)
+
+
 def plain(x: float) -> list[float]:
     return [x]
 
@@ -65,6 +70,9 @@ def a_call_of_a_generator_function_gives_a_generator_of_what_it_yields() -> None
     assert_type(numbers.remote(add.remote(1, 2)), ObjectRefGenerator[int])
     assert_type(numbers.options(max_unread=1).remote(3), ObjectRefGenerator[int])
     assert_type(ray.get(stream), ObjectRefGenerator[int])
+    assert_type(between.remote(1, ray.put(9), ray.put(2)), ObjectRefGenerator[int])
+    assert_type(between.remote(1, ray.put(9), 2, ray.put("odd")), ObjectRefGenerator[int])
+    between.remote(1, ray.put(9), ray.put("2"))  # expect: error[arg-type|call-overload]
     numbers.remote("3")  # expect: error[arg-type|call-overload]
 
 
