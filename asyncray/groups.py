@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .client.enclosures import Enclosure, enclosing
 from .exceptions import TaskCancelledError
+from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class TaskGroup:
     or cancelled, but only ``create_task`` makes its failure the group's. Such a call ends when all that it
     has called for has ended.
 
+    A stream that was called for in the block is read by its body and its coroutines. When these have ended,
+    what it still makes is kept, to be read after the block; but a producer that would pause, because too many
+    items are unread, is stopped: the stream then ends with a TaskCancelledError that says so.
+
     A synchronous task that no interrupt reaches, inside C code, is waited for; ``cancel(ref, force=True)``
     ends it. A reference whose call was made before the block is cancelled and waited for like the others;
     what that has called for is cancelled with it, but not waited for.
@@ -71,6 +76,8 @@ class TaskGroup:
         self._calls: Enclosure | None = None
         self._token: Token[Enclosure | None] | None = None
         self._members = 0
+        #: Members that are coroutines: they may read streams, and call for more.
+        self._coroutines = 0
         self._left = False
         self._aborted = False
         self._warden_began = False
@@ -121,8 +128,7 @@ class TaskGroup:
         except ValueError:  # left in another context than entered, as fixtures are: that one has gone
             enclosing.set(None)
         self._left = True
-        if not self._members:
-            self._quiet.set()
+        self._look_who_is_left()
 
     async def _guard(self, calls: Enclosure) -> None:
         """The warden: be there until all members are done and all calls have ended."""
@@ -173,9 +179,17 @@ class TaskGroup:
             if context is None:
                 context = copy_context()
                 context.run(enclosing.set, self._calls)
-            return self._start(work, name, context)
+            task = self._start(work, name, context)
+            self._coroutines += 1
+            task.add_done_callback(self._coroutine_done)
+            return task
         refs = work if isinstance(work, list) else [work]
         for ref in refs:
+            if type(ref) is ObjectRefGenerator:
+                raise TypeError(
+                    f"create_task does not take a stream, {ref!r}: it belongs to the group in which it was "
+                    "called already. Read it in a coroutine of the group; `completed()` is its end"
+                )
             if type(ref) is not ObjectRef:
                 raise TypeError(
                     f"create_task takes the reference of a call or a coroutine, not {ref!r} of type "
@@ -210,7 +224,17 @@ class TaskGroup:
 
     def _member_done(self, task: asyncio.Task[Any]) -> None:
         self._members -= 1
-        if self._left and not self._members:
+        self._look_who_is_left()
+
+    def _coroutine_done(self, task: asyncio.Task[Any]) -> None:
+        self._coroutines -= 1
+        self._look_who_is_left()
+
+    def _look_who_is_left(self) -> None:
+        if not self._left or self._coroutines or self._calls is None:
+            return
+        self._calls.forsake_streams()
+        if not self._members:
             self._quiet.set()
 
     def __repr__(self) -> str:

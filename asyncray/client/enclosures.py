@@ -45,7 +45,7 @@ class Enclosure:
         outer: What encloses this one; its calls belong there, too.
     """
 
-    __slots__ = ("_closed", "_foreign", "_outer", "_session", "_under_way", "_waiters")
+    __slots__ = ("_closed", "_foreign", "_outer", "_session", "_streaming", "_under_way", "_waiters")
 
     def __init__(self, outer: Enclosure | None = None) -> None:
         #: Whose calls they are; None before the first. A block may be older than the session inside it.
@@ -57,6 +57,8 @@ class Enclosure:
         self._waiters: list[Any] = []
         #: Borrowed records whose tasks, in other processes, belong here.
         self._foreign: dict[ObjectRecord, None] = {}
+        #: Those of its own calls that make streams.
+        self._streaming: dict[Any, Task] = {}
         self._closed = False
 
     def adopt_new(self, session: Session, task: Task) -> None:
@@ -65,6 +67,8 @@ class Enclosure:
         while enclosure is not None:
             if enclosure._take(session, task):
                 task.extras = {**(task.extras or {}), WHOLE: True}
+                if task.stream is not None:
+                    enclosure._streaming[task.number] = task
             enclosure = enclosure._outer
 
     def adopt(self, session: Session, record: ObjectRecord) -> None:
@@ -95,6 +99,7 @@ class Enclosure:
         """Whether calls of *session* may belong here: it is the first one, or the one before has ended."""
         if self._session is None or self._session.failure is not None:
             self._under_way.clear()
+            self._streaming.clear()
             self._session = session
         return self._session is session
 
@@ -104,6 +109,7 @@ class Enclosure:
 
     def _forget(self, key: Any) -> None:
         self._under_way.pop(key, None)
+        self._streaming.pop(key, None)
         if not self._under_way:
             self._wake()
 
@@ -150,6 +156,16 @@ class Enclosure:
         if tasks:
             session.call_soon(_tell_workers, session, tasks)
             session.deliver()
+
+    def forsake_streams(self) -> None:
+        """Nobody is left to read the streams of these calls: their producers may end, but not pause."""
+        session = self._session
+        if session is None or not self._streaming:
+            return
+        with session.owner.lock:
+            streams = [task.stream for task in self._streaming.values() if task.state != DONE]
+        for stream in streams:
+            stream.forsake()
 
     def _foreign_ended(self, session: Session, record: ObjectRecord) -> None:
         with session.owner.lock:

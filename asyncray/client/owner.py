@@ -38,6 +38,7 @@ from ..wire.values import Encoded, Payload
 from .deadlines import Deadlines, expired
 from .enclosures import enclosing
 from .errors import encode_error
+from .streams import left_unread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -301,7 +302,8 @@ class Owner:
             elif status == MANY:
                 self.finish(task, READY, payload)
             elif status == CANCELLED_THERE:
-                self.fail(task, cancelled(task))
+                forsaken = task.stream is not None and task.stream.flow.forsaken
+                self.fail(task, left_unread(task) if forsaken else cancelled(task))
             elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
                 task.attempt += 1
                 retry.append(task)

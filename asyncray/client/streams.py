@@ -11,13 +11,13 @@ deque before that record is done.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import ProtocolError
+from ..exceptions import ProtocolError, TaskCancelledError
 from ..generators import ObjectRefGenerator
 from ..refs import ObjectRef
 from ..state.objects import FAILED, PENDING, READY, ObjectRecord
-from ..state.streams import LARGE_BYTES, WITHOUT_END, Inflow
+from ..state.streams import LARGE_BYTES, NO_MORE, WITHOUT_END, Inflow
 from ..state.tasks import DONE
 from ..wire import messages as m
 from ..wire.items import Items
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .leases import WorkerLink
     from .session import Session
     from .terms import Terms
+
+
+#: Among a task's extras: see Stream.forsake.
+FORSAKEN: Final = "forsaken"
 
 
 class Failure:
@@ -196,7 +200,9 @@ class Stream:
         The owner's lock is held.
         """
         position = self.flow.position()
-        return others if position is None else {**(others or {}), "stream": position}
+        if position is not None:
+            others = {**(others or {}), "stream": position}
+        return {**(others or {}), FORSAKEN: True} if self.flow.forsaken else others
 
     def tell(self) -> None:
         """Tell the producer how far the reader is, if that is of use to it. From any thread."""
@@ -221,6 +227,14 @@ class Stream:
         """Let the producer run to its end, if the bound is only the default."""
         with self.owner.owner.lock:
             link = self._push_credit(WITHOUT_END) if self.flow.lift() else None
+        if link is not None:
+            link.flush()
+
+    def forsake(self) -> None:
+        """Nobody who could read is left: let the producer end, but do not let it pause for ever."""
+        with self.owner.owner.lock:
+            self.flow.forsaken = True
+            link = self._push_credit(NO_MORE)
         if link is not None:
             link.flush()
 
@@ -257,6 +271,15 @@ class Stream:
             self.tell()
         else:
             self.close()
+
+
+def left_unread(task: Task) -> TaskCancelledError:
+    """The failure of a producer that had to pause when nobody could read any more."""
+    return TaskCancelledError(
+        f"the generator {task.descriptor.name!r} was stopped: it paused with so many items unread after the "
+        "task group, or the call in one, to which it belongs was over, so that nobody was left to read on; "
+        "read it inside the group, close it there, or give it more room by max_unread"
+    )
 
 
 class Streams:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: As many reads as nobody will make: a producer that is told so never pauses.
 WITHOUT_END: Final = 2**62
+#: Instead of a number of reads: there will be no more of them. A producer that pauses from then on is over.
+NO_MORE: Final = -1
 #: One part of the bound that may be read before the producer is told.
 _PARTS: Final = 8
 #: An item of so many bytes counts by its size, too, and its reader tells of it at once.
@@ -41,7 +43,9 @@ class Inflow:
         soft: Whether the bound may be lifted.
     """
 
-    __slots__ = ("_bound", "_eager", "_soft", "digest", "discards", "received", "tell_at", "unread")
+    __slots__ = (
+        "_bound", "_eager", "_soft", "digest", "discards", "forsaken", "received", "tell_at", "unread",
+    )  # fmt: skip
 
     def __init__(self, bound: int, *, soft: bool) -> None:
         self._bound = bound
@@ -57,6 +61,8 @@ class Inflow:
         #: Whether what arrives counts as read at once, because nobody will. Set before anything is dropped:
         #: who takes an item and then finds it set, must not use that.
         self.discards = False
+        #: Whether nobody who could read is left: a producer that would pause for that is stopped instead.
+        self.forsaken = False
         #: Items read at which the producer is told of it.
         self.tell_at = self._step() if bound else WITHOUT_END
 
@@ -143,8 +149,8 @@ class Outflow:
     """
 
     __slots__ = (
-        "_bound", "_bound_bytes", "_large", "_large_bytes", "on_credit", "produced", "read", "skip",
-        "skipped_digest",
+        "_bound", "_bound_bytes", "_large", "_large_bytes", "forsaken", "on_credit", "produced", "read",
+        "skip", "skipped_digest",
     )  # fmt: skip
 
     def __init__(self, bound: int, bound_bytes: int, position: Sequence[int] | None) -> None:
@@ -157,6 +163,8 @@ class Outflow:
         self.skip, self.read, self.skipped_digest = (0, 0, 0) if position is None else position
         #: Items made, those of an earlier run included.
         self.produced = self.skip
+        #: Whether the consumer has said that it will read no more.
+        self.forsaken = False
         #: Called when credit has come; None while the producer does not wait for it.
         self.on_credit: Callable[[], object] | None = None
 
@@ -171,11 +179,18 @@ class Outflow:
             self._large_bytes += size_bytes
         self.produced += 1
 
+    def is_over(self) -> bool:
+        """Whether no more item can ever be made."""
+        return self.forsaken and not self.may_go_on()
+
     def credit(self, read: int) -> None:
-        """The consumer has read so many."""
-        if read <= self.read:
+        """The consumer has read so many; or NO_MORE."""
+        if read == NO_MORE:
+            self.forsaken = True
+        elif read <= self.read:
             return
-        self.read = read
+        else:
+            self.read = read
         while self._large and self._large[0][0] < read:
             self._large_bytes -= self._large.popleft()[1]
         if self.on_credit is not None:

@@ -156,7 +156,7 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     # task number, number of the first item, payloads, under which number references inside them are held (0:
     # there are none), digest of all items up to here
     ITEMS: ("ITEMS", (int, int, list, int, int)),
-    # task number, items of its stream that were read
+    # task number, items of its stream that were read; -1: nobody will read any more
     CREDIT: ("CREDIT", (int, int)),
     RECALL: ("RECALL", ()),
     # task number, force, recursive

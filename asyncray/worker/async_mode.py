@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.connection import Connection
+    from ..state.streams import Outflow
     from ..wire.frames import Buffer, Message
     from .ending import Ending
 
@@ -208,6 +209,7 @@ class AsyncWorker:
         """Wait until all that a call has called for has ended, too; a failed one takes it along."""
         if failed:
             enclosure.cancel()
+        enclosure.forsake_streams()
         while not enclosure.is_empty():
             try:
                 await enclosure.wait_async()
@@ -238,9 +240,21 @@ class AsyncWorker:
         await producer.run_async(generator, lambda: self._pause(call), _turn)
 
     async def _pause(self, call: Call) -> None:
-        """Wait until the owner has read of a stream; a pause that lasts gives the CPU back."""
+        """Wait until the owner has read of a stream.
+
+        Raises:
+            CancelledError: when it will read no more.
+        """
         flow = call.flow
         assert flow is not None
+        while not flow.may_go_on():
+            if flow.is_over():
+                call.cancelled = True
+                raise asyncio.CancelledError
+            await self._await_credit(flow)
+
+    async def _await_credit(self, flow: Outflow) -> None:
+        """Wait for news of a stream's reader; a wait that lasts gives the CPU back."""
         resumed = self._session.loop.create_future()
         waiters: list[Any] = []
         lasting = self._session.loop.call_later(_PAUSE_S, lambda: waiters.append(self._scope.before_wait()))

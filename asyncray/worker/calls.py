@@ -10,6 +10,7 @@ from ..client.diagnosis import explain
 from ..client.enclosures import WHOLE, Enclosure
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
+from ..client.streams import FORSAKEN
 from ..client.terms import REMAINING, check_terms, enter_terms
 from ..exceptions import ProtocolError, RayTaskError
 from ..state.objects import ObjectRecord, unconfirmed
@@ -105,7 +106,9 @@ class Call:
 
 
 def _flow(function: Function, extras: dict[str, Any]) -> Outflow:
-    return Outflow(function.stream or 0, function.stream_bytes, check_position(extras.get("stream")))
+    flow = Outflow(function.stream or 0, function.stream_bytes, check_position(extras.get("stream")))
+    flow.forsaken = FORSAKEN in extras
+    return flow
 
 
 def _checked_extras(extras: Any) -> dict[str, Any]:

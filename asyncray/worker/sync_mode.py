@@ -274,6 +274,7 @@ class SyncWorker:
             row = self._outcome(owner, call, started, buffers)
         if row[1] not in (m.OK, m.MANY):
             enclosure.cancel()
+        enclosure.forsake_streams()
         token = running_call.set(call)
         try:
             self._await_end(enclosure)
@@ -329,8 +330,8 @@ class SyncWorker:
                 self._read(other)
             assert call.flow is not None
             self._paused = not call.flow.may_go_on() and not call.cancelled and not owner.channel.closed
-            if owner.channel.closed:
-                call.cancelled = True
+            if owner.channel.closed or call.flow.is_over():
+                call.cancelled, self._paused = True, False
             return not self._paused
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:

@@ -9,7 +9,7 @@ import pytest
 import asyncray as ray
 from asyncray import ObjectRefGenerator
 from tests.cluster.doors import say_at
-from tests.cluster.patience import get
+from tests.cluster.patience import eventually, get
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -70,6 +70,15 @@ async def watched_async(door: str, count: int) -> AsyncIterator[int]:
 
 COUNTING = pytest.mark.parametrize("counting", [count_to, count_to_async])
 WATCHED = pytest.mark.parametrize("producer", [watched, watched_async])
+
+
+def paused_with(stream: ObjectRefGenerator[Any], count: int) -> None:
+    """Wait until a producer stands at its `yield`: the items that it may make are here, unread.
+
+    Before that it may still be on its way from saying so to the `yield`, where a stop interrupts it.
+    """
+    record: Any = stream._record
+    eventually(lambda: len(record.flow.unread), count)
 
 
 def values(stream: ObjectRefGenerator[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from asyncray import exceptions
 from asyncray.process import current
 from tests.cluster.doors import Doors, say_at, stand_at
 from tests.cluster.patience import PATIENCE_S, eventually, get
-from tests.cluster.producers import COUNTING, WATCHED, count_to, values, watched
+from tests.cluster.producers import COUNTING, WATCHED, count_to, paused_with, values, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +103,7 @@ class TestStopping:
         stream = producer.options(max_unread=2).remote(door.name, 10**9)
         assert get(next(stream)) == 0
         assert [door.hear() for _ in range(3)] == ["0", "1", "2"]
+        paused_with(stream, 2)
         stream.close()
         assert door.hear() == "GeneratorExit"
         assert list(stream) == []
@@ -115,12 +116,14 @@ class TestStopping:
     @WATCHED
     def test_a_stream_that_is_forgotten_stops(self, producer: Any, doors: Doors) -> None:
         door = doors.new()
-        for ref in producer.options(max_unread=1).remote(door.name, 10**9):
-            assert get(ref) == 0
-            break
-        del ref
+        for stream in [producer.options(max_unread=1).remote(door.name, 10**9)]:
+            for ref in stream:
+                assert get(ref) == 0
+                break
+            assert [door.hear(), door.hear()] == ["0", "1"]
+            paused_with(stream, 1)
+        del ref, stream
         gc.collect()
-        assert [door.hear(), door.hear()] == ["0", "1"]
         assert door.hear() == "GeneratorExit"
 
     @WATCHED
@@ -131,6 +134,7 @@ class TestStopping:
             with block(producer.options(max_unread=1).remote(door.name, 10**9)) as stream:
                 next(stream)
                 assert [door.hear(), door.hear()] == ["0", "1"]
+                paused_with(stream, 1)
             assert door.hear() == "GeneratorExit"
 
     @WATCHED
@@ -142,6 +146,7 @@ class TestStopping:
                 async for ref in stream:
                     assert await ref == 0
                     assert [door.hear(), door.hear()] == ["0", "1"]
+                    await asyncio.to_thread(paused_with, stream, 1)
                     break
 
         blocks: list[Any] = [lambda it: it, aclosing]
@@ -181,7 +186,7 @@ class TestStopping:
         stream = producer.options(max_unread=3).remote(door.name, 10**9)
         assert get(next(stream)) == 0
         assert [door.hear() for _ in range(4)] == ["0", "1", "2", "3"]
-        eventually(lambda: len(stream._record.flow.unread), 3)
+        paused_with(stream, 3)
         ray.cancel(stream)
         *good, bad = stream
         assert get(good) == [1, 2, 3]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from asyncray.exceptions import ProtocolError
-from asyncray.state.streams import LARGE_BYTES, WITHOUT_END, Inflow, Outflow
+from asyncray.state.streams import LARGE_BYTES, NO_MORE, WITHOUT_END, Inflow, Outflow
 
 
 def run_ahead(flow: Outflow) -> int:
@@ -51,6 +51,20 @@ class TestTheProducer:
         flow.credit(0)
         flow.credit(1)
         assert heard == [True]
+
+    def test_is_over_when_it_would_pause_for_a_reader_that_reads_no_more(self) -> None:
+        heard = []
+        flow = Outflow(2, 0, None)
+        flow.made(1)
+        flow.credit(NO_MORE)
+        assert not flow.is_over()
+        flow.on_credit = lambda: heard.append(flow.is_over())
+        flow.made(1)
+        assert flow.is_over()
+        flow.credit(NO_MORE)
+        assert heard == [True]
+        flow.credit(1)  # it was on its way
+        assert not flow.is_over()
 
     def test_pauses_when_large_items_take_too_much_whatever_their_number(self) -> None:
         flow = Outflow(1000, 2 * LARGE_BYTES, None)
