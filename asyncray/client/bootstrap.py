@@ -102,6 +102,7 @@ class Driver:
                 wake=self._wake,
                 environment=self.options.runtime_env,
                 namespace=boot.namespace,
+                arena=self._node.take_memory(),
             ),
             TaskScope(),
         )

@@ -28,6 +28,7 @@ from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
+from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
 from .arguments import arguments_to_wire
 
@@ -145,8 +146,11 @@ class Leases:
         frame.rows.append(row)
 
     def _dependency(self, record: Any, frame: _Frame) -> Any:
-        """A small value goes along; a large one, or one too many, is named: the worker asks its owner."""
+        """A small value goes along, or the place of a stored one; others are named: the worker asks."""
         if record.state == READY:
+            if type(record.value) is Stored:
+                frame.size_bytes += wire_bytes(record.value)
+                return [self._session.address(record), to_wire(record.value, frame.buffers)]
             size = wire_bytes(record.value)
             if size <= self._config.inline_limit_bytes and frame.size_bytes <= self._config.batch_bytes:
                 frame.size_bytes += size
@@ -298,7 +302,8 @@ class Leases:
         lease = link.lease
         if lease is None:
             return
-        results = _Results(BufferFeed(buffers), rows)
+        feed = BufferFeed(buffers, self._session.store.owns_from(link.connection.peer))
+        results = _Results(feed, rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
             if first is not None:
@@ -363,6 +368,12 @@ class Leases:
     def connections(self) -> list[Connection]:
         """Every connection to a worker."""
         return [link.connection for link in self._links.values()]
+
+    def drain(self, process_id: bytes) -> None:
+        """Handle what a worker has sent, now. On the loop, without the lock."""
+        link = self._links.get(process_id)
+        if link is not None:
+            link.connection.drain()
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Tell workers which descriptors will never be used again. On the loop, without the lock."""

@@ -34,7 +34,7 @@ from ..state.tasks import (
 )
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
-from ..wire.values import Encoded, Payload
+from ..wire.values import Payload, refs_of
 from .errors import encode_error
 
 if TYPE_CHECKING:
@@ -394,4 +394,4 @@ class _DependencyWaiter:
 
 def held_refs(payload: Any) -> Sequence[ObjectRef[Any]]:
     """The references inside a payload."""
-    return payload.refs if type(payload) is Encoded else ()
+    return refs_of(payload)

@@ -136,6 +136,11 @@ class Peers:
         """Every connection there is."""
         return [connection for known in self._connections.values() for connection in known]
 
+    def drain(self, process_id: bytes) -> None:
+        """Handle what another process has sent, now."""
+        for connection in list(self._connections.get(process_id, ())):
+            connection.drain()
+
     def close(self) -> None:
         """Close every connection; nobody is told that this means death."""
         for connection in self.connections():
@@ -226,7 +231,7 @@ class Peers:
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
         m.check_rows("VALUES", rows, 3)
         process_id = connection.peer.process_id
-        feed = BufferFeed(buffers)
+        feed = BufferFeed(buffers, self._session.store.borrows)
         inner: list[tuple[ObjectRef[Any], list[ObjectRef[Any]]]] = []
         with self._owner.lock:
             for number, status, field in rows:
@@ -318,6 +323,10 @@ class Peers:
             if process_id not in self._dead:
                 self.send_to(Identity(process_id, address, 0), [m.RELEASE, numbers])
 
+    def _on_recycle(self, connection: Connection, starts: list[Any]) -> None:
+        m.check_numbers("RECYCLE", starts)
+        self._session.store.recycled(connection.peer.process_id, starts)
+
     def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
         m.check_numbers("RELEASE", numbers)
         released = Released()
@@ -376,6 +385,7 @@ class Peers:
         m.BORROWED: _on_borrowed,
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
+        m.RECYCLE: _on_recycle,
     }
 
 

@@ -28,8 +28,9 @@ from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
 from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
-from ..wire.values import decode, encode, wire_bytes
-from .arguments import encode_arguments
+from ..wire.stored import Stored
+from ..wire.values import Draft, decode, draft, is_scalar, wire_bytes
+from .arguments import ALL_ARGUMENTS, encode_arguments
 from .descriptors import Descriptors
 from .destructors import interrupts_us
 from .diagnosis import explain, explain_call
@@ -40,6 +41,7 @@ from .owner import Owner
 from .peers import Peers
 from .questions import Questions
 from .statistics import Statistics, statistics_of
+from .store import STORE_MESSAGES, Store
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from ..runtime_env import RuntimeEnv
     from ..state.pipeline import SchedulingClass
     from ..state.tasks import Descriptor
+    from ..store.arena import Arena
+    from .arguments import Arguments, Dependency
     from .waiting import Parker
 
 _log = logging.getLogger("asyncray")
@@ -78,6 +82,8 @@ class Surroundings:
     #: What calls made here inherit.
     environment: RuntimeEnv
     namespace: str = ""
+    #: The shared memory for large values; None: they live in their owners' own.
+    arena: Arena | None = None
 
 
 class TaskScope:
@@ -124,6 +130,7 @@ class Session:
         self.leases = Leases(self, self.config)
         self.owner.leases = self.leases
         self.peers = Peers(self)
+        self.store = Store(self, surroundings.arena, surroundings.parker)
         self.descriptors = Descriptors(self)
         self.hints = LargeArguments(self.config)
         #: None while the session is open; then why it is not.
@@ -181,6 +188,8 @@ class Session:
             self.leases.denied(*message[1:])
         elif kind == m.ANSWER:
             self.questions.answered(message[1], message[2])
+        elif kind in STORE_MESSAGES:
+            self.store.on_message(message)
         elif kind in self.on_node_message:
             self.on_node_message[kind](*message[1:])
         else:
@@ -199,6 +208,7 @@ class Session:
         with self.owner.lock:
             self.owner.fail_everything(error)
         self.questions.fail(error)
+        self.store.fail()
         self.deliver()
 
     def abandon(self) -> None:
@@ -296,6 +306,7 @@ class Session:
         """References were destroyed, or destructors made calls. On the loop."""
         self.owner.submit_put_off()
         self.owner.drain_dropped()
+        self.store.drain()
         ended = self.descriptors.take_ended()
         self.leases.forget(ended)
         self.hints.forget(ended)
@@ -307,7 +318,7 @@ class Session:
     def _drain_again(self) -> None:
         # Cleared before the look: a reference that is dropped in between wakes the loop again.
         self._sweeping_up = self.drain_due = False
-        if self.dropped or self.descriptors.ended:
+        if self.dropped or self.descriptors.ended or self.store.unaccounted:
             self.on_wake()
 
     def on_dropped(self) -> None:
@@ -336,7 +347,7 @@ class Session:
         if self.guard_main is not None:
             self.guard_main()
         try:
-            arguments, dependencies = encode_arguments(args, kwargs)
+            arguments, dependencies = encode_arguments(args, kwargs, self.store.inline_bytes)
         except SessionClosedError:
             raise
         except Exception as error:
@@ -346,17 +357,29 @@ class Session:
             if ref._record.owner is not self:
                 raise _of_the_past(ref)
         if type(arguments) not in _SMALL:
+            self.hints.look(descriptor, arguments, args, kwargs)
+            if type(arguments) is Draft:
+                arguments, dependencies = self._stored(arguments, dependencies)
             size, most = wire_bytes(arguments), self.config.largest_value_bytes  # type: ignore[arg-type]
             if size > most:
                 raise ValueError(
                     f"the arguments of {descriptor.name!r} are {size} bytes when pickled; at most {most} can "
                     "be sent with a call"
                 )
-            self.hints.look(descriptor, arguments, args, kwargs)
-        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task())
+        task = self.scope.current_task()
+        refs = self.owner.submit(descriptor, arguments, dependencies, task)  # type: ignore[arg-type]
         if len(refs) == 1:
             return refs[0]
         return refs or None
+
+    def _stored(
+        self, drafted: Draft, dependencies: list[Dependency] | None
+    ) -> tuple[Arguments, list[Dependency] | None]:
+        """Large arguments become an object of their own, which the call depends on."""
+        payload = self.store.keep(drafted)
+        if type(payload) is not Stored:
+            return payload, dependencies  # type: ignore[return-value]
+        return None, [(ALL_ARGUMENTS, self.owner.put(payload)), *(dependencies or ())]
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.
@@ -370,12 +393,12 @@ class Session:
             self.guard_main()
         self.check_alive()
         try:
-            payload = encode(value)
+            drafted = None if is_scalar(value) else draft(value)
         except SessionClosedError:
             raise
         except Exception as error:
             raise TypeError(f"put cannot pickle its argument: {explain(value, error)}") from error
-        return self.owner.put(payload)
+        return self.owner.put(value if drafted is None else self.store.keep(drafted))
 
     # --- references ---------------------------------------------------------------------------------------
 
@@ -441,12 +464,21 @@ class Session:
         state, payload = record.state, record.value  # type: ignore[attr-defined]
         if state == READY:
             self.check_open()
+            if type(payload) is Stored:
+                return self.store.load(payload, self._ref_to_borrowed(record))  # type: ignore[arg-type]
             return decode(payload)
         if state == FAILED:
             raise decode_error(payload)
         if state == FREED:
             raise ObjectFreedError("the object was freed with this reference, which has come back to life")
         raise asyncio.InvalidStateError("the value is not there yet")
+
+    def _ref_to_borrowed(self, record: ObjectRecord) -> ObjectRef[Any] | None:
+        """What keeps a borrowed object alive at its owner; an owned one's payload needs no such thing."""
+        if record.home is None:
+            return None
+        with self.owner.lock:
+            return self.owner.ref_to(record)
 
     def failure_of(self, record: RefRecord) -> BaseException | None:
         return decode_error(record.value) if record.state == FAILED else None  # type: ignore[attr-defined]

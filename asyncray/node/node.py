@@ -16,6 +16,7 @@ from ..resources import Resources
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
 from ..wire.handshake import Identity
+from .grants import Grants
 from .logs import LogHub
 from .machine import UNFORKED
 from .pressure import MemoryWatch
@@ -53,6 +54,7 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
+        self.grants = Grants(boot.store_bytes, self._send_to, self._owners.keys)
         self._sweeping = False
         use_of = machine.memory_use
         self._memory = (
@@ -174,7 +176,23 @@ class Node:
                 [process.pid, process.worker.state, process.worker.pool[0]]
                 for process in self.pool.processes.values()
             ]
+        if question == "store":
+            return self.grants.told()
         return {"error": f"a node cannot answer {question!r}"}
+
+    def _need(self, sender: bytes, number: int, size: int, count: int) -> None:
+        self.grants.need(sender, number, size, count)
+
+    def _give(self, sender: bytes, starts: list[Any]) -> None:
+        m.check_numbers("GIVE", starts)
+        self.grants.give(sender, starts)
+
+    def _settled(self, sender: bytes, turn: int, used: list[Any], orphans: list[Any]) -> None:
+        m.check_numbers("SETTLED", [*used, *orphans])
+        self.grants.settled(sender, turn, used, orphans)
+
+    def _send_to(self, process_id: bytes, message: Message) -> None:
+        self._owners[process_id].send(message)
 
     def _logged(self, sender: bytes, count: int) -> None:
         self._check_driver(sender)
@@ -266,6 +284,7 @@ class Node:
         """What a dead owner had running has nowhere to report to: its workers end too."""
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
+        self.grants.gone(owner)
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
@@ -322,6 +341,9 @@ class Node:
         m.KEEP: _keep,
         m.ASK: _ask,
         m.LOGGED: _logged,
+        m.NEED: _need,
+        m.GIVE: _give,
+        m.SETTLED: _settled,
         m.STOP: _stop,
     }
 

@@ -65,6 +65,7 @@ def new_session(
             wake=wake,
             environment=unpack_environment(settings["environment"]),
             namespace=settings["namespace"],
+            arena=machine.arena,
         ),
         scope,
     )

@@ -58,6 +58,16 @@ BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
 
+# --- store: a process and its node, or two processes ------------------------------------------------------
+NEED: Final = 126
+EXTENTS: Final = 127
+FULL: Final = 128
+GIVE: Final = 129
+RECLAIM: Final = 130
+GONE: Final = 131
+SETTLED: Final = 132
+RECYCLE: Final = 133
+
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
 ERROR: Final = 1
@@ -153,6 +163,22 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
+    # request number, bytes of the value, extents wanted
+    NEED: ("NEED", (int, int, int)),
+    # request number, list of [start, length]
+    EXTENTS: ("EXTENTS", (int, list)),
+    # request number, bytes wanted, then of the store: capacity, taken, longest free piece
+    FULL: ("FULL", (int, int, int, int, int)),
+    # where the extents begin that a process has no use for
+    GIVE: ("GIVE", (list,)),
+    # number of the round: give what is free, then answer
+    RECLAIM: ("RECLAIM", (int,)),
+    # number of the round, id of the dead process, where the extents begin that it had
+    GONE: ("GONE", (int, bytes, list)),
+    # number of the round, which of its extents are used here, which extents here held values of the dead
+    SETTLED: ("SETTLED", (int, list, list)),
+    # where the results lie that their owner has no use for any more
+    RECYCLE: ("RECYCLE", (list,)),
 }
 
 

@@ -99,7 +99,7 @@ class AsyncWorker:
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         m.check_rows("TASKS", message[1], 5)
-        feed = BufferFeed(buffers)
+        feed = BufferFeed(buffers, self._session.store.borrows)
         for row in message[1]:
             call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)

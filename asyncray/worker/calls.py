@@ -9,17 +9,17 @@ from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
-from ..exceptions import ProtocolError, RayTaskError
-from ..state.objects import ObjectRecord, unconfirmed
+from ..exceptions import ObjectStoreFullError, ProtocolError, RayTaskError
+from ..state.objects import READY, ObjectRecord, unconfirmed
 from ..wire import messages as m
+from ..wire.stored import Stored
 from ..wire.values import (
     BufferFeed,
-    Encoded,
     Payload,
     check_addresses,
     decode,
-    encode,
     from_wire,
+    refs_of,
     to_wire,
     wire_bytes,
 )
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _NO_BUFFERS = BufferFeed(())
 _NO_EXTRAS: Final[dict[str, Any]] = {}
 _SCALARS = frozenset({type(None), bool, int, float, str})
+#: A dependency that is stored: its reference, its payload, and what it refers to.
+_WITH_REFERENCE: Final = 3
 #: The forms of arguments without buffers or references.
 _FORMS = frozenset({type(None), list, bytes})
 
@@ -112,13 +114,17 @@ def take_buffers(call: Call) -> None:
         return
     if type(call.dependencies) is not list:
         raise ProtocolError("a task's dependencies are not a list")
-    taken = []
+    taken: list[Any] = []
     for dependency in call.dependencies:
         if type(dependency) is not list or len(dependency) != 2 or type(dependency[0]) not in (int, str):
             raise ProtocolError("a dependency is not a place and a value")
         place, field = dependency
         remote = type(field) is list and len(field) == 1
-        taken.append((place, check_addresses(field) if remote else from_wire(field, call.feed)))
+        if type(field) is list and len(field) == 2:
+            # A stored value comes with its reference, which keeps it there as long as it is looked at.
+            taken.append((place, (check_addresses(field[:1]), *from_wire(field[1], call.feed))))
+        else:
+            taken.append((place, check_addresses(field) if remote else from_wire(field, call.feed)))
     call.dependencies = taken
 
 
@@ -174,9 +180,22 @@ class Runner:
         if type(value) is list:
             (ref,) = self._hold(call, value)
             return ref.result()
+        if len(value) == _WITH_REFERENCE:
+            return self._stored(call, *value)
         payload, addresses = value
         self._hold(call, addresses)
         return decode(payload)
+
+    def _stored(self, call: Call, address: list[Any], payload: Stored, addresses: list[Any]) -> Any:
+        """The value of a stored argument. Its reference is this process's as if it had been asked for."""
+        (ref,) = self._hold(call, address)
+        payload.refs = self._hold(call, addresses)
+        owner, record = self.session.owner, ref._record
+        with owner.lock:
+            if record.state <= 0:
+                owner.complete(record, READY, payload)  # type: ignore[arg-type]
+        self.session.deliver()
+        return ref.result()
 
     def await_remote(self, call: Call) -> list[ObjectRef[Any]]:
         """References to the arguments that must be fetched from their owners first."""
@@ -218,7 +237,9 @@ class Runner:
 
     def _pickled(self, what: str, call: Call, value: Any) -> Payload:
         try:
-            payload = encode(value)
+            payload = self.session.store.encode(value)
+        except ObjectStoreFullError:
+            raise
         except Exception as error:
             raise TypeError(
                 f"{what} of {call.function.name!r} cannot be pickled: {explain(value, error)}"
@@ -235,9 +256,12 @@ class Runner:
 
     def _sent(self, call: Call, payload: Payload, buffers: list[Buffer]) -> Any:
         """A payload as a field of the report; references inside are held until the owner has registered."""
-        if type(payload) is Encoded and payload.refs:
-            self.session.peers.pin(call.owner, call.number, payload.refs)
-        return to_wire(payload, buffers)
+        if refs := refs_of(payload):
+            self.session.peers.pin(call.owner, call.number, refs)
+        field = to_wire(payload, buffers)
+        if type(payload) is Stored:
+            self.session.store.hand_over(payload, call.owner)
+        return field
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         payloads = [
@@ -245,11 +269,15 @@ class Runner:
             for position, item in enumerate(_values(call.function, value))
         ]
         self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
-        pinned = [ref for payload in payloads if type(payload) is Encoded for ref in payload.refs]
+        pinned = [ref for payload in payloads for ref in refs_of(payload)]
         if pinned:
             self.session.peers.pin(call.owner, call.number, pinned)
         # Only now that none has failed: buffers without a row would be taken for those of the next.
-        return [to_wire(payload, buffers) for payload in payloads]
+        fields = [to_wire(payload, buffers) for payload in payloads]
+        for payload in payloads:
+            if type(payload) is Stored:
+                self.session.store.hand_over(payload, call.owner)
+        return fields
 
     def failed(self, call: Call, error: BaseException) -> list[Any]:
         """The row that reports what user code raised."""

@@ -177,9 +177,7 @@ def nest(level: int) -> int:
 
 def test_a_chain_of_waiting_tasks_that_needs_too_many_processes_fails_by_name() -> None:
     with session(1, **FEW):
-        with pytest.raises(
-            TaskUnschedulableError, match=r"level 20 -> level 19 -> .* -> level 12"
-        ):
+        with pytest.raises(TaskUnschedulableError, match=r"level 20 -> level 19 -> .* -> level 12"):
             get(nest.options(name="level 20").remote(20))
         assert get(nest.remote(5)) == 5
 
