@@ -325,7 +325,7 @@ class Peers:
 
     def _on_recycle(self, connection: Connection, starts: list[Any]) -> None:
         m.check_numbers("RECYCLE", starts)
-        self._session.store.recycled(connection.peer.process_id, starts)
+        self._session.store.supply.recycle_from(connection.peer.process_id, starts)
 
     def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
         m.check_numbers("RELEASE", numbers)

@@ -29,16 +29,17 @@ from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import Draft, decode, draft, is_scalar, wire_bytes
-from .arguments import ALL_ARGUMENTS, encode_arguments
+from ..wire.values import Draft, decode, wire_bytes
+from .arguments import encode_arguments
 from .descriptors import Descriptors
 from .destructors import interrupts_us
-from .diagnosis import explain, explain_call
+from .diagnosis import explain_call
 from .errors import decode_error, encode_error
 from .hints import LargeArguments
 from .leases import Leases
 from .owner import Owner
 from .peers import Peers
+from .putting import draft_of, place_arguments
 from .questions import Questions
 from .statistics import Statistics, statistics_of
 from .store import STORE_MESSAGES, Store
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from ..state.pipeline import SchedulingClass
     from ..state.tasks import Descriptor
     from ..store.arena import Arena
-    from .arguments import Arguments, Dependency
     from .waiting import Parker
 
 _log = logging.getLogger("asyncray")
@@ -359,7 +359,7 @@ class Session:
         if type(arguments) not in _SMALL:
             self.hints.look(descriptor, arguments, args, kwargs)
             if type(arguments) is Draft:
-                arguments, dependencies = self._stored(arguments, dependencies)
+                arguments, dependencies = place_arguments(self, arguments, dependencies)
             size, most = wire_bytes(arguments), self.config.largest_value_bytes  # type: ignore[arg-type]
             if size > most:
                 raise ValueError(
@@ -372,33 +372,19 @@ class Session:
             return refs[0]
         return refs or None
 
-    def _stored(
-        self, drafted: Draft, dependencies: list[Dependency] | None
-    ) -> tuple[Arguments, list[Dependency] | None]:
-        """Large arguments become an object of their own, which the call depends on."""
-        payload = self.store.keep(drafted)
-        if type(payload) is not Stored:
-            return payload, dependencies  # type: ignore[return-value]
-        return None, [(ALL_ARGUMENTS, self.owner.put(payload)), *(dependencies or ())]
-
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.
 
         Raises:
             TypeError: when it is a reference, or cannot be pickled.
         """
-        if type(value) is ObjectRef:
-            raise TypeError("put was given an ObjectRef: it is a reference already; put a list to nest it")
-        if self.guard_main is not None:
-            self.guard_main()
-        self.check_alive()
-        try:
-            drafted = None if is_scalar(value) else draft(value)
-        except SessionClosedError:
-            raise
-        except Exception as error:
-            raise TypeError(f"put cannot pickle its argument: {explain(value, error)}") from error
+        drafted = draft_of(self, value)
         return self.owner.put(value if drafted is None else self.store.keep(drafted))
+
+    async def put_async(self, value: Any) -> ObjectRef[Any]:
+        """As put, from any loop; the copy of a large value does not hold it up."""
+        drafted = draft_of(self, value)
+        return self.owner.put(value if drafted is None else await self.store.keep_async(drafted))
 
     # --- references ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""This process's part in the shared memory of its node: extents to write to, values that it holds.
+"""This process's part in the shared memory of its node: values that it writes, reads and holds.
 
     encode    pickle -> an extent of this process's own, or of the node -> one copy -> Stored
     load      Stored -> read-only parts of the mapping -> unpickle; who holds a part holds a pin
@@ -14,25 +14,23 @@ Rule 2: the lock guards the tables here and nothing else is called under it. Des
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
-from asyncio import _get_running_loop
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import ObjectStoreFullError, ProtocolError
-from ..state.extent_cache import ExtentCache
-from ..state.extents import Extent, room_for
+from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import Draft, Payload, decode_stored, draft, is_scalar
-from .destructors import interrupts_us
+from .offload import in_thread
+from .supply import Supply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..refs import ObjectRef
+    from ..state.extents import Extent
     from ..store.arena import Arena
     from ..wire.frames import Message
     from ..wire.handshake import Identity
@@ -42,10 +40,17 @@ if TYPE_CHECKING:
 
 #: What a node says about the store.
 STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE})
-#: Bytes of extents that are asked for together, where one value is smaller.
-_ASK_BYTES: Final = 4 << 20
-#: Share of the store that a process may keep free for itself, as a divisor.
-_KEEP_SHARE: Final = 8
+#: Bytes whose copy would be felt on a loop: a tenth of a millisecond.
+_LONG_COPY_BYTES: Final = 1 << 20
+
+
+class Prepared:
+    """A value that is encoded already; encode takes it as it is."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
 
 
 class _Held:
@@ -60,19 +65,6 @@ class _Held:
         self.maker = maker
 
 
-class _Request:
-    """Extents that were asked for; the gate opens with the answer."""
-
-    __slots__ = ("full", "gate", "room")
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        #: Why there are none.
-        self.full: ObjectStoreFullError | None = None
-
-
 class Store:
     """What a session knows of the shared memory.
 
@@ -85,19 +77,17 @@ class Store:
     def __init__(self, session: Session, arena: Arena | None, parker: Parker) -> None:
         self._session = session
         self._arena = arena
-        self._parker = parker
+        self.supply = Supply(session, 0 if arena is None else arena.size, parker)
         #: Bytes up to which a value lives in its owner's own memory.
         self.inline_bytes = sys.maxsize if arena is None else session.config.inline_limit_bytes
-        self._keep_bytes = 0 if arena is None else arena.size // _KEEP_SHARE
+        #: Whether coroutines leave long copies to a thread; a simulation has none to spare.
+        self.has_threads = True
         self._lock = threading.Lock()
-        self._cache = ExtentCache()
         self._held: dict[int, _Held] = {}
         #: Places that this process uses and whose maker is dead: the node counts them.
         self._claimed: set[int] = set()
         #: Where the Stored objects lay that are gone, not yet accounted for.
         self._dropped: deque[int] = deque()
-        self._numbers = itertools.count(1)
-        self._requests: dict[int, _Request] = {}
 
     @property
     def unaccounted(self) -> int:
@@ -118,19 +108,37 @@ class Store:
         wait, the value stays in this process's memory then.
 
         Raises:
-            Exception: whatever pickling *value* raises.
-            ObjectStoreFullError: when there is no room.
+            Exception: whatever pickling *value* raises, or Supply.reserve does.
         """
         if is_scalar(value):
             return value  # type: ignore[return-value]
+        if type(value) is Prepared:
+            return value.payload
         return self.keep(draft(value))
 
     def keep(self, drafted: Draft) -> Payload:
         """Make a drafted value a payload; as encode."""
         if drafted.size_bytes <= self.inline_bytes:
             return drafted.finish()
-        extent = self._reserve(drafted.room_bytes)
+        self._settle()
+        extent = self.supply.reserve(drafted.room_bytes)
         return drafted.finish() if extent is None else self._write(drafted, extent)
+
+    async def keep_async(self, drafted: Draft) -> Payload:
+        """Make a drafted value a payload, from any loop, without holding it up.
+
+        Raises:
+            ObjectStoreFullError: when there is no room.
+            OutOfDiskError: when there is none to make room on, either.
+        """
+        if drafted.size_bytes <= self.inline_bytes:
+            return drafted.finish()
+        self._settle()
+        extent = await self.supply.reserve_async(drafted.room_bytes)
+        if drafted.size_bytes < _LONG_COPY_BYTES or not self.has_threads:
+            return self._write(drafted, extent)
+        # Cancelled meanwhile, the thread goes on, and what it returns is dropped.
+        return await in_thread(self._write, drafted, extent)
 
     def _write(self, drafted: Draft, extent: Extent) -> Stored:
         assert self._arena is not None
@@ -138,47 +146,14 @@ class Store:
             stored = drafted.store(*extent, self._arena.write)
             self._hold(True, stored)
         except BaseException:
-            with self._lock:
-                self._cache.recycle(extent[0])
+            self.supply.recycle(extent[:1])
             raise
         return stored
 
-    def _reserve(self, size: int) -> Extent | None:
-        """An extent for *size* bytes; None where this thread cannot wait for one."""
-        # What is free by now must be used again: its pages are warm.
+    def _settle(self) -> None:
+        """What is free by now must be used again: its pages are warm."""
         self._session.owner.drain_dropped()
         self.drain()
-        while True:
-            with self._lock:
-                extent = self._cache.take(size)
-            if extent is not None:
-                return extent
-            self._session.check_alive()
-            may_wait = self._may_wait()
-            request = self._ask(size, again=may_wait)
-            if not may_wait:
-                return None
-            self._parker.park(request.gate, None)
-            if request.full is not None:
-                raise request.full
-
-    def _may_wait(self) -> bool:
-        """Whether the node's answer can reach this thread while it waits."""
-        if _get_running_loop() is self._session.loop:
-            return False
-        return not (self._session.owner.lock._is_owned() or interrupts_us())  # type: ignore[attr-defined]
-
-    def _ask(self, size: int, *, again: bool) -> _Request:
-        """Ask the node for extents; not again for a length under way, where nobody waits for the answer."""
-        room = room_for(size)
-        with self._lock:
-            known = next((r for r in self._requests.values() if r.room == room), None)
-            if known is not None and not again:
-                return known
-            number = next(self._numbers)
-            request = self._requests[number] = _Request(room)
-        self._session.control.send([m.NEED, number, size, max(1, _ASK_BYTES // room)])
-        return request
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -221,10 +196,10 @@ class Store:
         """A result of this process goes to its owner, who says when its extent is free."""
         if owner == self._session.identity.process_id:
             return
-        with self._lock:
-            self._cache.hand_over(stored.start, owner)
-            del self._held[stored.start]
         stored.keeper = None
+        with self._lock:
+            del self._held[stored.start]
+        self.supply.hand_over(stored.start, owner)
 
     def dropped(self, start: int) -> None:
         """A Stored is gone. It runs in destructors, so it appends, and wakes, and nothing else."""
@@ -238,45 +213,32 @@ class Store:
         if not self._dropped:
             return
         makers: dict[Identity, list[int]] = {}
-        back: list[int] = []
+        mine: list[int] = []
+        claimed: list[int] = []
         with self._lock:
             while self._dropped:
                 start = self._dropped.popleft()
                 entry = self._held[start]
                 entry.count -= 1
-                if not entry.count:
-                    del self._held[start]
-                    self._free(start, entry.maker, makers, back)
-            back += self._cache.surplus(self._keep_bytes)
-        if back:
-            self._session.control.send([m.GIVE, back])
+                if entry.count:
+                    continue
+                del self._held[start]
+                if start in self._claimed:
+                    self._claimed.discard(start)
+                    claimed.append(start)
+                elif entry.maker is True:
+                    mine.append(start)
+                elif entry.maker is not False:
+                    makers.setdefault(entry.maker, []).append(start)
+        self.supply.recycle(mine)
+        self.supply.give(claimed)
         if makers:
             self._session.call_soon(self._tell_makers, makers)
-
-    def _free(
-        self, start: int, maker: Identity | bool, makers: dict[Identity, list[int]], back: list[int]
-    ) -> None:
-        if start in self._claimed:
-            self._claimed.discard(start)
-            back.append(start)
-        elif maker is True:
-            self._cache.recycle(start)
-        elif maker is not False:
-            makers.setdefault(maker, []).append(start)
 
     def _tell_makers(self, makers: dict[Identity, list[int]]) -> None:
         for maker, starts in makers.items():
             # To a dead one nothing need be said: the node asks, and nobody claims these.
             self._session.peers.send_to(maker, [m.RECYCLE, starts])
-
-    def recycled(self, owner: bytes, starts: Sequence[int]) -> None:
-        """An owner has no use any more for values that this process wrote for it."""
-        with self._lock:
-            for start in starts:
-                self._cache.recycle_from(start, owner)
-            back = self._cache.surplus(self._keep_bytes)
-        if back:
-            self._session.control.send([m.GIVE, back])
 
     # --- what the node says (on the loop) -------------------------------------------------------------------
 
@@ -284,71 +246,32 @@ class Store:
         """One of STORE_MESSAGES."""
         kind, *fields = message
         if kind == m.EXTENTS:
-            self.granted(*fields)
+            self.supply.granted(*fields)
         elif kind == m.FULL:
-            self.refused(*fields)
+            self.supply.refused(*fields)
         elif kind == m.RECLAIM:
-            self.reclaimed(*fields)
+            self._reclaimed(*fields)
         else:
             m.check_numbers("GONE", fields[2])
-            self.gone(*fields)
+            self._gone(*fields)
 
-    def granted(self, number: int, extents: list[Any]) -> None:
-        """The node grants extents."""
-        with self._lock:
-            self._cache.add(_checked(extents))
-        self._answered(number)
-
-    def refused(self, number: int, size: int, capacity: int, taken: int, largest: int) -> None:
-        """The node has no room."""
-        self._answered(
-            number,
-            ObjectStoreFullError(
-                f"no room for {size} bytes: {taken} of the object store's {capacity} bytes are taken, and "
-                f"the longest free piece has {largest}; drop references that are not needed, or give init a "
-                "larger object_store_memory"
-            ),
-        )
-
-    def _answered(self, number: int, full: ObjectStoreFullError | None = None) -> None:
-        request = self._requests.pop(number, None)
-        if request is not None:
-            request.full = full
-            request.gate.release()
-
-    def reclaimed(self, turn: int) -> None:
+    def _reclaimed(self, turn: int) -> None:
         """The node is short of memory: give back what is free here."""
-        self._session.owner.drain_dropped()
-        self.drain()
-        with self._lock:
-            back = self._cache.surplus(0)
-        if back:
-            self._session.control.send([m.GIVE, back])
+        self._settle()
+        self.supply.give_surplus(0)
         self._session.control.send([m.SETTLED, turn, [], []])
 
-    def gone(self, turn: int, process_id: bytes, starts: list[Any]) -> None:
-        """A process has died: say which of these extents are used here, and which it had owned values in."""
+    def _gone(self, turn: int, process_id: bytes, starts: Sequence[int]) -> None:
+        """A process has died: say which of these extents are used here, and which had values of its own."""
         # What it sent before it died may be about these.
         self._session.leases.drain(process_id)
         self._session.peers.drain(process_id)
-        self._session.owner.drain_dropped()
-        self.drain()
+        self._settle()
         with self._lock:
             used = [start for start in starts if start in self._held]
             self._claimed.update(used)
-            orphans = self._cache.orphans(process_id)
-        self._session.control.send([m.SETTLED, turn, used, orphans])
+        self._session.control.send([m.SETTLED, turn, used, self.supply.orphans(process_id)])
 
     def fail(self) -> None:
-        """The session has ended: whoever waits for memory hears of it."""
-        for number in list(self._requests):
-            self._answered(number)
-
-
-def _checked(extents: Iterable[Any]) -> list[Extent]:
-    checked = []
-    for extent in extents:
-        if type(extent) is not list or [type(number) for number in extent] != [int, int]:
-            raise ProtocolError("an extent is a place and a length")
-        checked.append((extent[0], extent[1]))
-    return checked
+        """The session has ended."""
+        self.supply.fail()

@@ -104,7 +104,7 @@ class Grants:
                 self._send(need.process_id, [m.EXTENTS, need.number, granted])
             else:
                 usage = self.usage()
-                sizes = [need.size, usage.capacity, usage.taken, usage.largest_free]
+                sizes = [need.size, usage.capacity, usage.taken, usage.largest_free, ""]
                 self._send(need.process_id, [m.FULL, need.number, *sizes])
 
     def _take(self, need: _Need) -> list[list[int]]:

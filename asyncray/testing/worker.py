@@ -69,6 +69,7 @@ def new_session(
         ),
         scope,
     )
+    session.store.has_threads = False
     woken.append(session)
     session.facts = settings["facts"]
     process.process.session = session

@@ -167,8 +167,9 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     NEED: ("NEED", (int, int, int)),
     # request number, list of [start, length]
     EXTENTS: ("EXTENTS", (int, list)),
-    # request number, bytes wanted, then of the store: capacity, taken, longest free piece
-    FULL: ("FULL", (int, int, int, int, int)),
+    # request number, bytes wanted, then of the store: capacity, taken, longest free piece; what is wrong with
+    # the disk, or nothing
+    FULL: ("FULL", (int, int, int, int, int, str)),
     # where the extents begin that a process has no use for
     GIVE: ("GIVE", (list,)),
     # number of the round: give what is free, then answer

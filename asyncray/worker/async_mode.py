@@ -155,7 +155,7 @@ class AsyncWorker:
             return runner.refused(call, error)
         try:
             value = await call_user(function, call.positional, call.keywords)
-            return runner.succeeded(call, value, buffers)
+            return runner.succeeded(call, await runner.prepared(call, value), buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -371,3 +372,41 @@ def test_a_reader_that_dies_lets_go(tables: Tables) -> None:
         os.kill(pid, signal.SIGKILL)
     del ref
     settled(lambda: session().statistics().stored == 0)
+
+
+# --- coroutines -------------------------------------------------------------------------------------------
+
+
+async def test_a_coroutine_puts_without_holding_up_its_loop(tables: Tables) -> None:
+    ref = await ray.aio.put(numbers(1, 20 * MIB))
+    assert is_stored(ref)
+    assert (await ref == numbers(1, 20 * MIB)).all()
+    del ref
+
+
+async def test_a_coroutine_waits_for_room_and_hears_when_there_is_none(tables: Tables) -> None:
+    kept = await ray.aio.put(numbers(1, 60 * MIB))
+    with pytest.raises(ObjectStoreFullError, match="no room"):
+        await ray.aio.put(numbers(1, 60 * MIB))
+    del kept
+    assert await (await ray.aio.put(np.ones(60 * MIB, "u1"))) is not None
+
+
+async def test_an_async_worker_stores_its_large_results(tables: Tables) -> None:
+    @ray.remote
+    async def made_async(seed: int) -> Any:
+        return numbers(seed, 2 * MIB)
+
+    refs = [made_async.remote(seed) for seed in range(4)]
+    for seed, ref in enumerate(refs):
+        assert (await ref == numbers(seed, 2 * MIB)).all()
+        assert is_stored(ref)
+    del refs, ref
+
+
+async def test_a_put_that_is_cancelled_takes_nothing(tables: Tables) -> None:
+    putting = asyncio.ensure_future(ray.aio.put(numbers(1, 60 * MIB)))
+    await asyncio.sleep(0)
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
