@@ -31,9 +31,10 @@ from ..wire.handshake import TASK, Identity
 from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
 from .arguments import arguments_to_wire
+from .spilling import Spilled
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from ..config import Config
     from ..net.connection import Connection
@@ -147,7 +148,7 @@ class Leases:
 
     def _dependency(self, record: Any, frame: _Frame) -> Any:
         """A small value goes along, or the place of a stored one; others are named: the worker asks."""
-        if record.state == READY:
+        if record.state == READY and type(record.value) is not Spilled:
             if type(record.value) is Stored:
                 frame.size_bytes += wire_bytes(record.value)
                 return [self._session.address(record), to_wire(record.value, frame.buffers)]
@@ -368,6 +369,11 @@ class Leases:
     def connections(self) -> list[Connection]:
         """Every connection to a worker."""
         return [link.connection for link in self._links.values()]
+
+    def under_way(self) -> Iterator[Task]:
+        """The tasks that were sent and have not ended."""
+        for lease in self._leases.values():
+            yield from lease.in_flight.values()
 
     def drain(self, process_id: bytes) -> None:
         """Handle what a worker has sent, now. On the loop, without the lock."""

@@ -158,6 +158,7 @@ def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
         start_ahead=len(os.sched_getaffinity(0)),
         store_bytes=store_bytes,
         store_fd=make_memory(store_bytes),
+        spill_directory=options.object_spilling_directory or "",
     )
 
 

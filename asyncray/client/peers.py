@@ -25,6 +25,7 @@ from ..state.objects import (
     FREED,
     PENDING,
     READY,
+    REGISTERED,
     REGISTERING,
     REMOTE,
     UNREGISTERED,
@@ -34,8 +35,10 @@ from ..state.objects import (
 )
 from ..wire import messages as m
 from ..wire.handshake import PEER, Identity
+from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire, wire_bytes
 from .errors import encode_error
+from .spilling import Spilled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -141,6 +144,11 @@ class Peers:
         for connection in list(self._connections.get(process_id, ())):
             connection.drain()
 
+    def drain_all(self) -> None:
+        """Handle what all others have sent, now."""
+        for connection in self.connections():
+            connection.drain()
+
     def close(self) -> None:
         """Close every connection; nobody is told that this means death."""
         for connection in self.connections():
@@ -207,6 +215,25 @@ class Peers:
             self._session.loop.call_soon(self._send_answers, connection)
         answers.append(_Answer(record, limit))
 
+    def _restore(self, connection: Connection, answer: _Answer) -> None:
+        """Answer when the value has been read back from disk."""
+        spilling, record = self._session.store.spilling, answer.record
+        assert spilling is not None
+        assert record is not None
+
+        def then(outcome: Any) -> None:
+            if connection.closed:
+                return
+            buffers: list[Buffer] = []
+            if isinstance(outcome, Exception):
+                row = [record.number, m.ERROR, encode_error(outcome)]
+            else:
+                self._lends(connection, record.number, outcome)
+                row = [record.number, m.OK, to_wire(outcome, buffers)]
+            connection.send([m.VALUES, [row]], buffers)
+
+        spilling.restore_then(record, record.value, then)
+
     def answer_soon(self, connection: Connection, record: ObjectRecord, limit: int) -> None:
         """As _answer, from any thread."""
         self._session.call_soon(self._answer, connection, record, limit)
@@ -220,31 +247,54 @@ class Peers:
         gathered = 0
         config = self._session.config
         for answer in answers:
+            if self._is_on_disk(answer):
+                self._restore(connection, answer)
+                continue
             if gathered > config.batch_bytes:
                 connection.push([m.VALUES, rows], buffers)
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
+            if answer.record is not None:
+                self._lends(connection, answer.number, answer.record.value)
             rows.append(_row(answer, buffers, config.largest_value_bytes))
             gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
+
+    def _is_on_disk(self, answer: _Answer) -> bool:
+        return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
+
+    def _lends(self, connection: Connection, number: int, payload: Any) -> None:
+        """Who is told where a value lies holds it from now on, as if it had registered, until it lets go."""
+        if type(payload) is Stored:
+            with self._owner.lock:
+                self._owner.objects.add_borrower(number, connection.peer.process_id)
 
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
         m.check_rows("VALUES", rows, 3)
         process_id = connection.peer.process_id
         feed = BufferFeed(buffers, self._session.store.borrows)
         inner: list[tuple[ObjectRef[Any], list[ObjectRef[Any]]]] = []
+        unwanted: list[int] = []
         with self._owner.lock:
             for number, status, field in rows:
                 payload, addresses = from_wire(field, feed)
                 if status != m.OK:
                     m.check_status("VALUES", status, payload)
                 record = self._owner.objects.borrowed.get((process_id, number))
+                if type(payload) is Stored:
+                    if record is None:
+                        unwanted.append(number)
+                    elif record.borrowing == UNREGISTERED:
+                        # Its owner has noted that, see _lends.
+                        record.borrowing = REGISTERED
                 if record is None or record.state in (READY, FAILED):
                     continue
                 if addresses:
                     payload.refs = [self._session.restore_ref(address) for address in addresses]  # type: ignore[union-attr]
                     inner.append((self._owner.ref_to(record), list(payload.refs)))  # type: ignore[union-attr]
                 self._arrived(record, status, payload)
+        if unwanted:
+            connection.send([m.RELEASE, unwanted])
         for outer, refs in inner:
             self.register(refs, _Hold([outer]))
         self._session.deliver()
@@ -424,7 +474,7 @@ def _row(answer: _Answer, buffers: list[Buffer], most: int) -> list[Any]:
     if record.state == FAILED:
         return [answer.number, m.ERROR, to_wire(value, buffers)]
     size = wire_bytes(value)
-    if answer.limit and size > answer.limit:
+    if answer.limit and (size > answer.limit or type(value) is Spilled):
         return [answer.number, m.ELSEWHERE, None]
     if size > most:
         problem = RaySystemError(f"the value is {size} bytes; at most {most} can be sent to another process")

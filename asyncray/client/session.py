@@ -41,6 +41,7 @@ from .owner import Owner
 from .peers import Peers
 from .putting import draft_of, place_arguments
 from .questions import Questions
+from .spilling import Spilled
 from .statistics import Statistics, statistics_of
 from .store import STORE_MESSAGES, Store
 from .waits import Waits
@@ -84,6 +85,8 @@ class Surroundings:
     namespace: str = ""
     #: The shared memory for large values; None: they live in their owners' own.
     arena: Arena | None = None
+    #: Where objects are put when memory is short; "": the usual place for files; None: nowhere.
+    spill_directory: str | None = None
 
 
 class TaskScope:
@@ -121,6 +124,7 @@ class Session:
         self.clock = surroundings.clock
         self.environment = surroundings.environment
         self.namespace = surroundings.namespace
+        self.spill_directory = surroundings.spill_directory
         self.scope = scope
         #: Waiters to be told, with the record that is done.
         self.notices: deque[tuple[ObjectRecord, Sequence[Any]]] = deque()
@@ -450,6 +454,8 @@ class Session:
         state, payload = record.state, record.value  # type: ignore[attr-defined]
         if state == READY:
             self.check_open()
+            if type(payload) is Spilled:
+                payload = self.store.spilling.restore(record, payload)  # type: ignore[union-attr,arg-type]
             if type(payload) is Stored:
                 return self.store.load(payload, self._ref_to_borrowed(record))  # type: ignore[arg-type]
             return decode(payload)
@@ -548,6 +554,8 @@ class Session:
 
     def check_needed(self) -> None:
         """Something has ended that others may have needed this process for. On the loop."""
+        if self.store.spilling is not None:
+            self.store.spilling.pay()
         if self._leave is not None and not self.is_needed():
             leave, self._leave = self._leave, None
             leave()

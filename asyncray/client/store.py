@@ -14,6 +14,7 @@ Rule 2: the lock guards the tables here and nothing else is called under it. Des
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections import deque
@@ -24,6 +25,7 @@ from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import Draft, Payload, decode_stored, draft, is_scalar
 from .offload import in_thread
+from .spilling import Spilling
 from .supply import Supply
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from .waiting import Parker
 
 #: What a node says about the store.
-STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE})
+STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE, m.SPILL})
 #: Bytes whose copy would be felt on a loop: a tenth of a millisecond.
 _LONG_COPY_BYTES: Final = 1 << 20
 
@@ -88,6 +90,11 @@ class Store:
         self._claimed: set[int] = set()
         #: Where the Stored objects lay that are gone, not yet accounted for.
         self._dropped: deque[int] = deque()
+        self._uses = itertools.count(1)
+        #: What is on disk; None where nothing can be put there.
+        self.spilling: Spilling | None = None
+        if arena is not None and session.spill_directory is not None:
+            self.spilling = Spilling(session, self, arena)
 
     @property
     def unaccounted(self) -> int:
@@ -144,7 +151,7 @@ class Store:
         assert self._arena is not None
         try:
             stored = drafted.store(*extent, self._arena.write)
-            self._hold(True, stored)
+            self.owns(stored)
         except BaseException:
             self.supply.recycle(extent[:1])
             raise
@@ -168,9 +175,14 @@ class Store:
             Exception: whatever unpickling raises.
         """
         assert self._arena is not None
+        stored.used = next(self._uses)
         return decode_stored(stored, self._arena.view((stored, ref)))
 
     # --- who holds what -------------------------------------------------------------------------------------
+
+    def owns(self, stored: Stored) -> None:
+        """Count a payload that this process wrote, of an object of its own."""
+        self._hold(True, stored)
 
     def borrows(self, stored: Stored) -> None:
         """Count a payload that came from elsewhere, of an object that is another process's."""
@@ -191,6 +203,7 @@ class Store:
                 entry.maker = maker
             entry.count += 1
         stored.keeper = self
+        stored.used = next(self._uses)
 
     def hand_over(self, stored: Stored, owner: bytes) -> None:
         """A result of this process goes to its owner, who says when its extent is free."""
@@ -210,6 +223,8 @@ class Store:
 
     def drain(self) -> None:
         """Account for what is gone; from any thread."""
+        if self.spilling is not None:
+            self.spilling.drain()
         if not self._dropped:
             return
         makers: dict[Identity, list[int]] = {}
@@ -251,15 +266,30 @@ class Store:
             self.supply.refused(*fields)
         elif kind == m.RECLAIM:
             self._reclaimed(*fields)
+        elif kind == m.SPILL:
+            self._spill(*fields)
         else:
             m.check_numbers("GONE", fields[2])
             self._gone(*fields)
 
     def _reclaimed(self, turn: int) -> None:
         """The node is short of memory: give back what is free here."""
-        self._settle()
-        self.supply.give_surplus(0)
+        # An owner that has just spilled a result of ours has said so before it told the node.
+        self._session.peers.drain_all()
+        self.give_all()
         self._session.control.send([m.SETTLED, turn, [], []])
+
+    def give_all(self) -> int:
+        """Give the node back what is free here; returns how many bytes that were."""
+        self.supply.save()
+        self._settle()
+        return self.supply.give_surplus(0)
+
+    def _spill(self, turn: int, wanted: int) -> None:
+        if self.spilling is not None:
+            self.spilling.spill(turn, wanted)
+        else:
+            self._session.control.send([m.SPILLED, turn, self.give_all(), ""])
 
     def _gone(self, turn: int, process_id: bytes, starts: Sequence[int]) -> None:
         """A process has died: say which of these extents are used here, and which had values of its own."""
@@ -275,3 +305,5 @@ class Store:
     def fail(self) -> None:
         """The session has ended."""
         self.supply.fail()
+        if self.spilling is not None:
+            self.spilling.close()

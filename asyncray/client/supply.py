@@ -52,7 +52,7 @@ class Supply:
     def __init__(self, session: Session, capacity: int, parker: Parker) -> None:
         self._session = session
         self._parker = parker
-        self._keep_bytes = capacity // _KEEP_SHARE
+        self._share_bytes = self._keep_bytes = capacity // _KEEP_SHARE
         #: Guards the cache.
         self._lock = threading.Lock()
         self._cache = ExtentCache()
@@ -154,11 +154,18 @@ class Supply:
         with self._lock:
             return self._cache.orphans(owner)
 
-    def give_surplus(self, keep_bytes: int) -> None:
-        """Give free extents back to the node, but for so many bytes."""
+    def give_surplus(self, keep_bytes: int) -> int:
+        """Give free extents back to the node, but for so many bytes; returns how many bytes went."""
         with self._lock:
+            before = self._cache.free_bytes
             back = self._cache.surplus(keep_bytes)
+            given = before - self._cache.free_bytes
         self.give(back)
+        return given
+
+    def save(self) -> None:
+        """Others wait for memory: keep nothing free here, until the node has some again for this process."""
+        self._keep_bytes = 0
 
     def give(self, starts: Sequence[int]) -> None:
         """Give extents back to the node."""
@@ -169,6 +176,7 @@ class Supply:
 
     def granted(self, number: int, extents: list[Any]) -> None:
         """The node grants extents."""
+        self._keep_bytes = self._share_bytes
         with self._lock:
             self._cache.add(_checked(extents))
         self._answered(number)

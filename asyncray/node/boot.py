@@ -35,6 +35,8 @@ class Boot:
     #: Bytes of the object store, and the descriptor of its memory, which every process inherits; 0: none.
     store_bytes: int = 0
     store_fd: int = -1
+    #: Where objects are put when memory is short; "": the usual place for temporary files.
+    spill_directory: str = ""
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -56,6 +58,7 @@ class Boot:
                 "start_ahead": self.start_ahead,
                 "store_bytes": self.store_bytes,
                 "store_fd": self.store_fd,
+                "spill_directory": self.spill_directory,
             }
         )
         return data
@@ -81,4 +84,5 @@ class Boot:
             "namespace": self.namespace,
             "loop": self.loop,
             "store": (self.store_fd, self.store_bytes),
+            "spill_directory": self.spill_directory,
         }

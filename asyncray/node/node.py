@@ -54,7 +54,7 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
-        self.grants = Grants(boot.store_bytes, self._send_to, self._owners.keys)
+        self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
         self._sweeping = False
         use_of = machine.memory_use
         self._memory = (
@@ -190,6 +190,9 @@ class Node:
     def _settled(self, sender: bytes, turn: int, used: list[Any], orphans: list[Any]) -> None:
         m.check_numbers("SETTLED", [*used, *orphans])
         self.grants.settled(sender, turn, used, orphans)
+
+    def _spilled(self, sender: bytes, turn: int, freed: int, problem: str) -> None:
+        self.grants.spilled(sender, turn, freed, problem)
 
     def _send_to(self, process_id: bytes, message: Message) -> None:
         self._owners[process_id].send(message)
@@ -344,6 +347,7 @@ class Node:
         m.NEED: _need,
         m.GIVE: _give,
         m.SETTLED: _settled,
+        m.SPILLED: _spilled,
         m.STOP: _stop,
     }
 

@@ -119,6 +119,10 @@ class Arena:
         finally:
             ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
+    def place(self, at: int, size: int) -> memoryview:
+        """A part to write to."""
+        return memoryview((ctypes.c_ubyte * size).from_address(self._write + at)).cast("B")
+
     def view(self, pin: object) -> memoryview:
         """All of the store, read-only; *pin* lives as long as the view and whatever was cut from it."""
         view: memoryview = self._carrier(pin)

@@ -67,6 +67,8 @@ RECLAIM: Final = 130
 GONE: Final = 131
 SETTLED: Final = 132
 RECYCLE: Final = 133
+SPILL: Final = 134
+SPILLED: Final = 135
 
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
@@ -180,6 +182,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     SETTLED: ("SETTLED", (int, list, list)),
     # where the results lie that their owner has no use for any more
     RECYCLE: ("RECYCLE", (list,)),
+    # number of the round, bytes of room to make
+    SPILL: ("SPILL", (int, int)),
+    # number of the round, bytes of room made, what is wrong with the disk, or nothing
+    SPILLED: ("SPILLED", (int, int, str)),
 }
 
 

@@ -33,7 +33,7 @@ class Keeper(Protocol):
 class Stored:
     """A pickled value in shared memory."""
 
-    __slots__ = ("buffers", "data_bytes", "keeper", "refs", "room", "start")
+    __slots__ = ("buffers", "data_bytes", "keeper", "refs", "room", "start", "used")
 
     def __init__(self, start: int, room: int, data_bytes: int, buffers: Sequence[int]) -> None:
         #: Where its extent begins, and how long that is.
@@ -46,6 +46,8 @@ class Stored:
         self.refs: Sequence[ObjectRef[Any]] = ()
         #: Told when this is gone; None while it does not count.
         self.keeper: Keeper | None = None
+        #: Grows with each use in this process: the least of them was not used for longest.
+        self.used = 0
 
     def __del__(self) -> None:
         keeper = self.keeper
@@ -57,6 +59,11 @@ class Stored:
         """Bytes of the pickle and its buffers."""
         return self.data_bytes + sum(self.buffers)
 
+    @property
+    def room_bytes(self) -> int:
+        """Bytes that it takes, from the beginning of its extent."""
+        return end_of(self.data_bytes, self.buffers)
+
     def to_wire(self) -> list[Any]:
         """All but the references, as a list of numbers."""
         return [self.start, self.room, self.data_bytes, list(self.buffers)]
@@ -65,6 +72,14 @@ class Stored:
 def aligned(at: int) -> int:
     """The next place where a buffer may lie."""
     return -(-at // ALIGNMENT) * ALIGNMENT
+
+
+def end_of(data_bytes: int, buffers: Sequence[int]) -> int:
+    """Where the last buffer ends."""
+    at = data_bytes
+    for size in buffers:
+        at = aligned(at) + size
+    return at
 
 
 def stored_from_wire(field: list[Any]) -> Stored:
@@ -79,9 +94,7 @@ def stored_from_wire(field: list[Any]) -> Stored:
     numbers = [start, room, data_bytes, *buffers]
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ProtocolError("a stored value is described by something else than numbers")
-    at = data_bytes
-    for size in buffers:
-        at = aligned(at) + size
+    at = end_of(data_bytes, buffers)
     if at > room:
         raise ProtocolError(f"a stored value of {at} bytes cannot lie in {room}")
     return Stored(start, room, data_bytes, buffers)

@@ -119,6 +119,7 @@ def _session(
         environment=_environment(settings),
         namespace=settings["namespace"],
         arena=_arena(*settings["store"]),
+        spill_directory=settings["spill_directory"],
     )
     session = Session(surroundings, scope)
     session.facts = settings["facts"]
