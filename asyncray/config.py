@@ -60,6 +60,9 @@ class Config:
     #: be about to free some.
     store_patience_s: float = 2.0
 
+    #: 1: remember which line of the program made each object, for memory_summary; it costs microseconds each.
+    record_call_sites: int = 0
+
     #: Bytes from which an argument passed by value is worth a hint that names `put`.
     large_argument_hint_bytes: int = _MIB
     #: Times the same large argument is passed before that hint.
@@ -153,6 +156,7 @@ RULES: Mapping[str, Rule] = {
     "spill_threshold": number(above=0, at_most=1),
     "disk_threshold": number(above=0, at_most=1),
     "store_patience_s": _DELAY,
+    "record_call_sites": whole(at_least=0, at_most=1),
     "large_argument_hint_bytes": _SIZE,
     "large_argument_hint_count": _COUNT,
     "function_warn_bytes": _SIZE,

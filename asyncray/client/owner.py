@@ -35,6 +35,7 @@ from ..state.tasks import (
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Payload, refs_of
+from .callsites import CallSites
 from .errors import encode_error
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Owner:
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
         self._put_off: deque[Task] = deque()
         self._numbers = itertools.count(1)
+        #: Which line of the program made each object; None while that is not remembered.
+        self.sites = CallSites(self.objects) if session.config.record_call_sites else None
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
 
@@ -76,6 +79,8 @@ class Owner:
         record.state = READY
         record.local = 1
         self.objects.owned[record.number] = record
+        if self.sites is not None:
+            self.sites.note(record.number)
         return ObjectRef(record)
 
     def submit(
@@ -92,6 +97,8 @@ class Owner:
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
         refs = self._make_records(task, returns)
+        if self.sites is not None:
+            self.sites.note(task.number)
         if dependencies is not None:
             task.dependencies = dependencies
             task.state = WAITING

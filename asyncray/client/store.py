@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import Draft, Payload, decode_stored, draft, is_scalar
+from .inventory import inventory
 from .offload import in_thread
 from .spilling import Spilling
 from .supply import Supply
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .waiting import Parker
 
 #: What a node says about the store.
-STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE, m.SPILL})
+STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE, m.SPILL, m.TELL})
 #: Bytes whose copy would be felt on a loop: a tenth of a millisecond.
 _LONG_COPY_BYTES: Final = 1 << 20
 
@@ -268,6 +269,8 @@ class Store:
             self._reclaimed(*fields)
         elif kind == m.SPILL:
             self._spill(*fields)
+        elif kind == m.TELL:
+            self._session.control.send([m.TOLD, fields[0], inventory(self._session)])
         else:
             m.check_numbers("GONE", fields[2])
             self._gone(*fields)

@@ -16,6 +16,7 @@ from ..resources import Resources
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..wire import messages as m
 from ..wire.handshake import Identity
+from .census import Census
 from .grants import Grants
 from .logs import LogHub
 from .machine import UNFORKED
@@ -55,6 +56,7 @@ class Node:
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
         self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
+        self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
         self._sweeping = False
         use_of = machine.memory_use
         self._memory = (
@@ -165,6 +167,9 @@ class Node:
         self._sweep_soon()
 
     def _ask(self, sender: bytes, number: int, question: str, argument: Any) -> None:
+        if question == "objects":
+            self.census.ask(sender, number)
+            return
         self._owners[sender].send([m.ANSWER, number, self._answer(question)])
 
     def _answer(self, question: str) -> Any:
@@ -193,6 +198,13 @@ class Node:
 
     def _spilled(self, sender: bytes, turn: int, freed: int, problem: str) -> None:
         self.grants.spilled(sender, turn, freed, problem)
+
+    def _told(self, sender: bytes, turn: int, rows: list[Any]) -> None:
+        self.census.told(sender, turn, rows)
+
+    def _pids(self) -> dict[bytes, int]:
+        pids = {worker.worker.process_id: worker.pid for worker in self.pool.processes.values()}
+        return {**pids, self._boot.driver_process_id: self._boot.driver_pid}
 
     def _send_to(self, process_id: bytes, message: Message) -> None:
         self._owners[process_id].send(message)
@@ -288,6 +300,7 @@ class Node:
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
+        self.census.gone(owner)
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
@@ -348,6 +361,7 @@ class Node:
         m.GIVE: _give,
         m.SETTLED: _settled,
         m.SPILLED: _spilled,
+        m.TOLD: _told,
         m.STOP: _stop,
     }
 

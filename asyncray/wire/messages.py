@@ -69,6 +69,8 @@ SETTLED: Final = 132
 RECYCLE: Final = 133
 SPILL: Final = 134
 SPILLED: Final = 135
+TELL: Final = 136
+TOLD: Final = 137
 
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
@@ -186,6 +188,10 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     SPILL: ("SPILL", (int, int)),
     # number of the round, bytes of room made, what is wrong with the disk, or nothing
     SPILLED: ("SPILLED", (int, int, str)),
+    # number of the question: which objects there are
+    TELL: ("TELL", (int,)),
+    # number of the question, rows about objects, see client.inventory
+    TOLD: ("TOLD", (int, list)),
 }
 
 

@@ -22,6 +22,7 @@ import cloudpickle
 
 from ..exceptions import ProtocolError
 from ..refs import ObjectRef, RefAddress, restore
+from .custom import SERIALIZERS
 from .stored import Stored, aligned, stored_from_wire
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if type(obj) is ObjectRef:
             self._refs.append(obj)
             return restore, obj._record.owner.address_of(obj)
+        if SERIALIZERS and type(obj) in SERIALIZERS:
+            serializer, deserializer = SERIALIZERS[type(obj)]
+            return deserializer, (serializer(obj),)
         return super().reducer_override(obj)
 
 

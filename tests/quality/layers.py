@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FLOORS: list[set[str]] = [
     {"cli", "testing", "util"},
     {""},
-    {"api", "aio"},
+    {"api", "aio", "memory", "serialization"},
     {"remote", "actor"},
     {"context"},
     {"lifecycle"},
