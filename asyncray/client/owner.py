@@ -343,6 +343,8 @@ class Owner:
             if released.notices:
                 self.session.release(released.notices)
             released.garbage.clear()
+        # Freed values may have lain in the store, and the next one is to find their pages.
+        self.session.store.drain()
 
     def ref_to(self, record: ObjectRecord) -> ObjectRef[Any]:
         """The one ObjectRef of this process for *record*. The lock is held."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _ASK_BYTES: Final = 4 << 20
 #: Share of the store that a process may keep free for itself, as a divisor.
 _KEEP_SHARE: Final = 8
+#: And bytes that it keeps at most: what lies with one process warm, another cannot use.
+_KEEP_BYTES: Final = 256 << 20
 #: Seconds that a running loop is held up by the node's answer before the caller is told to await instead.
 _LOOP_PATIENCE_S: Final = 0.1
 
@@ -52,7 +54,7 @@ class Supply:
     def __init__(self, session: Session, capacity: int, parker: Parker) -> None:
         self._session = session
         self._parker = parker
-        self._share_bytes = self._keep_bytes = capacity // _KEEP_SHARE
+        self._share_bytes = self._keep_bytes = min(capacity // _KEEP_SHARE, _KEEP_BYTES)
         #: Guards the cache.
         self._lock = threading.Lock()
         self._cache = ExtentCache()

@@ -15,6 +15,7 @@ Rule 3: what __main__ defines goes by value (cloudpickle), because it does not e
 
 from __future__ import annotations
 
+import io
 import pickle
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -126,15 +127,46 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
         super().__init__(draft, protocol=5, buffer_callback=keep_out)
         self._refs = draft.refs
+        self._by_address = in_band
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is ObjectRef:
             self._refs.append(obj)
-            return restore, obj._record.owner.address_of(obj)
+            if self._by_address:
+                return restore, obj._record.owner.address_of(obj)
+            # The references travel beside the pickle, which names them by their place there.
+            return nth_reference, (len(self._refs) - 1,)
         if SERIALIZERS and type(obj) in SERIALIZERS:
             serializer, deserializer = SERIALIZERS[type(obj)]
             return deserializer, (serializer(obj),)
         return super().reducer_override(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Takes references from a list, by a call that no Python code of ours is in the way of."""
+
+    def __init__(
+        self, data: bytes | memoryview, buffers: Sequence[Buffer], refs: Sequence[ObjectRef[Any]]
+    ) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
+        self._nth = refs.__getitem__
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if name == _NTH and module == __name__:
+            return self._nth
+        return super().find_class(module, name)
+
+
+def nth_reference(place: int) -> ObjectRef[Any]:
+    """Stands in a pickle for the references beside it.
+
+    Raises:
+        ProtocolError: always: who reads such a pickle has the references, and never comes here.
+    """
+    raise ProtocolError(f"a pickle names reference {place}, and none came with it")
+
+
+_NTH: Final = nth_reference.__name__
 
 
 def is_scalar(value: object) -> bool:
@@ -202,7 +234,7 @@ def decode(payload: Payload) -> Any:
     if type(payload) is bytes:
         return pickle.loads(payload)
     if type(payload) is Encoded:
-        return pickle.loads(payload.data, buffers=payload.buffers)
+        return _load(payload.data, payload.buffers, payload.refs)
     assert type(payload) is not Stored, "the store of the process reads these"
     return payload
 
@@ -220,6 +252,12 @@ def decode_stored(stored: Stored, memory: memoryview) -> Any:
         at = stored.start + aligned(at - stored.start)
         buffers.append(memory[at : at + size])
         at += size
+    return _load(data, buffers, stored.refs)
+
+
+def _load(data: bytes | memoryview, buffers: Sequence[Buffer], refs: Sequence[ObjectRef[Any]]) -> Any:
+    if refs:
+        return _Unpickler(data, buffers, refs).load()
     return pickle.loads(data, buffers=buffers)
 
 

@@ -166,7 +166,7 @@ class Runner:
         if type(arguments) is tuple:
             payload, addresses = arguments
             if addresses:
-                self._hold(call, addresses)
+                payload.refs = self._hold(call, addresses)
         else:
             payload = arguments
         places = call.dependencies or []
@@ -185,7 +185,8 @@ class Runner:
         if len(value) == _WITH_REFERENCE:
             return self._stored(call, *value)
         payload, addresses = value
-        self._hold(call, addresses)
+        if addresses:
+            payload.refs = self._hold(call, addresses)
         return decode(payload)
 
     def _stored(self, call: Call, address: list[Any], payload: Stored, addresses: list[Any]) -> Any:

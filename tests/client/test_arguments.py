@@ -16,7 +16,7 @@ from asyncray.client.arguments import (
     encode_arguments,
 )
 from asyncray.exceptions import ProtocolError
-from asyncray.refs import ObjectRef
+from asyncray.refs import ObjectRef, restore
 from asyncray.wire.frames import FrameDecoder, FrameEncoder
 from asyncray.wire.values import BufferFeed, Encoded
 from tests.fakes import FakeOwner
@@ -41,7 +41,11 @@ def carried(arguments: Any) -> Arguments:
     buffers: list[Any] = []
     parts = FrameEncoder(1 << 28).encode([1, arguments_to_wire(arguments, buffers)], buffers)
     [(message, arrived)] = FrameDecoder(1 << 28).feed(b"".join(bytes(part) for part in parts))
-    return arguments_from_wire(message[1], BufferFeed(arrived))[0]
+    payload, addresses = arguments_from_wire(message[1], BufferFeed(arrived))
+    if addresses:
+        assert type(payload) is Encoded
+        payload.refs = [restore(*address) for address in addresses]
+    return payload
 
 
 def arrived(*args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
