@@ -148,6 +148,9 @@ class Leases:
 
     def _dependency(self, record: Any, frame: _Frame) -> Any:
         """A small value goes along, or the place of a stored one; others are named: the worker asks."""
+        if record.state == READY and type(record.value) in _NUMBERS:
+            frame.size_bytes += _NUMBER_BYTES
+            return record.value
         if record.state == READY and type(record.value) is not Spilled:
             if type(record.value) is Stored:
                 frame.size_bytes += wire_bytes(record.value)
@@ -522,7 +525,9 @@ class _Results:
         self.holding: list[tuple[int, Encoded, list[RefAddress]]] = []
         for row in rows:
             if row[1] == m.MANY:
-                row[2] = [self._one(row[0], item) for item in _as_list(row[2])]
+                row[2] = [
+                    item if type(item) in _PLAIN else self._one(row[0], item) for item in _as_list(row[2])
+                ]
             elif type(row[2]) not in _PLAIN:
                 row[2] = self._one(row[0], row[2])
             if row[1] != m.OK:
@@ -535,6 +540,9 @@ class _Results:
         return payload
 
 
+#: Values of at most so many bytes in a frame.
+_NUMBERS: Final = frozenset({type(None), bool, int, float})
+_NUMBER_BYTES: Final = 16
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 

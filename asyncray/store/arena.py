@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ _MAP_NORESERVE: Final = 0x4000
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 _MADV_DONTDUMP: Final = 16
 _PYBUF_SIMPLE: Final = 0
+#: Bytes whose copy takes long enough for a thread to be worth it.
+_PARALLEL_BYTES: Final = 16 << 20
+_PART_BYTES: Final = 1 << 20
+#: Threads that copy together, at most: more than a few add nothing.
+_COPIERS: Final = min(4, len(os.sched_getaffinity(0)))
 
 
 def make_memory(size: int) -> int:
@@ -76,6 +82,25 @@ class _PyBuffer(ctypes.Structure):
     _fields_ = (("buf", ctypes.c_void_p), ("rest", ctypes.c_byte * 256))
 
 
+def _copy(to: int, source: int, size: int) -> None:
+    """Copy; a lot of memory by several threads, because one alone does not use all that the memory can do."""
+    if size < _PARALLEL_BYTES or _COPIERS == 1:
+        ctypes.memmove(to, source, size)
+        return
+    part = -(-size // _COPIERS // _PART_BYTES) * _PART_BYTES
+    threads = [
+        threading.Thread(
+            target=ctypes.memmove, args=(to + at, source + at, min(part, size - at)), name="asyncray-copy"
+        )
+        for at in range(part, size, part)
+    ]
+    for thread in threads:
+        thread.start()
+    ctypes.memmove(to, source, part)
+    for thread in threads:
+        thread.join()
+
+
 class Arena:
     """One process's mappings of the store.
 
@@ -104,18 +129,17 @@ class Arena:
     def write(self, at: int, piece: Buffer) -> int:
         """Copy a contiguous piece to *at*; returns where it ends. Lets the interpreter go meanwhile."""
         size = piece.nbytes if type(piece) is memoryview else len(piece)
-        if size:
-            if type(piece) is bytes:
-                ctypes.memmove(self._write + at, piece, size)
-            else:
-                self._copy_buffer(at, piece, size)
+        if size < _PARALLEL_BYTES and type(piece) is bytes:
+            ctypes.memmove(self._write + at, piece, size)
+        elif size:
+            self._copy_buffer(at, piece, size)
         return at + size
 
     def _copy_buffer(self, at: int, piece: Buffer, size: int) -> None:
         buffer = _PyBuffer()
         ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(piece), ctypes.byref(buffer), _PYBUF_SIMPLE)
         try:
-            ctypes.memmove(self._write + at, buffer.buf, size)
+            _copy(self._write + at, buffer.buf, size)
         finally:
             ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 

@@ -21,6 +21,7 @@ from ..wire.values import (
     decode,
     draft,
     from_wire,
+    is_scalar,
     refs_of,
     to_wire,
     wire_bytes,
@@ -121,6 +122,9 @@ def take_buffers(call: Call) -> None:
         if type(dependency) is not list or len(dependency) != 2 or type(dependency[0]) not in (int, str):
             raise ProtocolError("a dependency is not a place and a value")
         place, field = dependency
+        if type(field) in _SCALARS:
+            taken.append((place, (field, ())))
+            continue
         remote = type(field) is list and len(field) == 1
         if type(field) is list and len(field) == 2:
             # A stored value comes with its reference, which keeps it there as long as it is looked at.
@@ -278,16 +282,19 @@ class Runner:
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         payloads = [
-            self._pickled(f"the return value at {position}", call, item)
+            item if is_scalar(item) else self._pickled(f"the return value at {position}", call, item)
             for position, item in enumerate(_values(call.function, value))
         ]
         self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
-        pinned = [ref for payload in payloads for ref in refs_of(payload)]
+        pickled = [payload for payload in payloads if type(payload) not in _SCALARS]
+        pinned = [ref for payload in pickled for ref in refs_of(payload)]
         if pinned:
             self.session.peers.pin(call.owner, call.number, pinned)
         # Only now that none has failed: buffers without a row would be taken for those of the next.
-        fields = [to_wire(payload, buffers) for payload in payloads]
-        for payload in payloads:
+        fields = (
+            [p if type(p) in _SCALARS else to_wire(p, buffers) for p in payloads] if pickled else payloads
+        )
+        for payload in pickled:
             if type(payload) is Stored:
                 self.session.store.hand_over(payload, call.owner)
         return fields

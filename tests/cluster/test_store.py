@@ -319,7 +319,7 @@ def test_what_other_processes_keep_free_is_taken_from_them(tables: Tables) -> No
 def test_what_a_dead_worker_wrote_stays_as_long_as_it_is_used(tables: Tables) -> None:
     ref = made.remote(1)
     kept = get(ref)
-    for pid in tables.pids():
+    for pid in filter(None, tables.pids()):
         os.kill(pid, signal.SIGKILL)
     for seed in range(2, 20):
         get(made.remote(seed))
@@ -369,7 +369,7 @@ def test_an_object_whose_owner_died_unread_is_lost(tables: Tables) -> None:
 def test_a_reader_that_dies_lets_go(tables: Tables) -> None:
     ref = ray.put(numbers(1, 60 * MIB))
     get(stash.remote("kept", ref))
-    for pid in tables.pids():
+    for pid in filter(None, tables.pids()):
         os.kill(pid, signal.SIGKILL)
     del ref
     settled(lambda: session().statistics().stored == 0)
