@@ -10,11 +10,14 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from . import api, lifecycle
+from . import api, explaining, lifecycle
 from .context import Context
+from .groups import TaskGroup as TaskGroup  # noqa: PLC0414 - public
+from .mapping import map as map  # noqa: A004, PLC0414 - public; twin of the builtin
 from .process import current
 from .readiness import LoopCompletions, Watch, checked_refs
 from .refs import ObjectRef
+from .scopes import Scope, carry, scope
 from .validation import check_timeout
 
 if TYPE_CHECKING:
@@ -23,7 +26,21 @@ if TYPE_CHECKING:
     from .client.bootstrap import Driver
     from .client.session import Session
     from .client.waiting import LoopTally
+    from .explanation import Explanation, WaitGraph
     from .init_options import InitOptionsDict
+
+__all__ = [
+    "Scope",
+    "as_completed",
+    "available_resources",
+    "cancel",
+    "carry",
+    "get",
+    "put",
+    "scope",
+    "session",
+    "wait",
+]
 
 T = TypeVar("T")
 
@@ -174,7 +191,7 @@ async def wait(
 async def _enough(watch: Watch[Any], owner: Session, tally: LoopTally, *, fetch_local: bool) -> None:
     while not watch.enough():
         if watch.must_wait(fetch_local=fetch_local):
-            await owner.waits.suspend(tally.future)
+            await owner.waits.suspend(tally.future, watch.awaited)
 
 
 def as_completed(refs: Iterable[ObjectRef[T]]) -> AsyncGenerator[ObjectRef[T], None]:
@@ -208,3 +225,18 @@ async def available_resources() -> dict[str, float]:
     """What of the session's resources is free now."""
     owner = lifecycle.session_or_init()
     return api.as_floats(await owner.questions.awaited("available_resources"))
+
+
+async def explain(ref: ObjectRef[Any], *, stack: bool = False) -> Explanation:
+    """Why a reference is not done; see :func:`asyncray.util.explain`. Print what it returns.
+
+    Raises:
+        SessionClosedError: when the session was shut down.
+        TypeError: when *ref* is no reference.
+    """
+    return await explaining.explain_async(ref, stack=stack)
+
+
+async def wait_graph() -> WaitGraph:
+    """Who waits for whom in this session; see :func:`asyncray.util.wait_graph`."""
+    return await explaining.wait_graph_async()

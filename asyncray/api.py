@@ -159,7 +159,7 @@ def wait(
                 break
             session.waits.check_may_block("`await asyncray.aio.wait(refs)`")
             if watch.must_wait(fetch_local=fetch_local):
-                session.waits.park(tally.gate, left)
+                session.waits.park(tally.gate, left, watch.awaited)
         return watch.split()
 
 
@@ -213,11 +213,15 @@ def available_resources() -> dict[str, float]:
     return as_floats(lifecycle.session_or_init().questions.blocking("available_resources"))
 
 
-def get_gpu_ids() -> list[int]:
-    """The GPUs that the running task may use; none in a driver."""
+def get_gpu_ids() -> list[int | str]:
+    """The GPUs that the running task may use: indices, or UUIDs where CUDA_VISIBLE_DEVICES names those.
+
+    None in a driver.
+    """
     from .context import get_runtime_context
 
-    return [int(gpu) for gpu in get_runtime_context().get_accelerator_ids()["GPU"]]
+    names = get_runtime_context().get_accelerator_ids()["GPU"]
+    return [int(name) if name.isdigit() else name for name in names]
 
 
 def only_refs(refs: Iterable[ObjectRef[T]], verb: str) -> list[ObjectRef[T]]:

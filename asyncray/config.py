@@ -39,8 +39,17 @@ class Config:
 
     #: Seconds a process may take to start before it counts as failed: slow disks, big preloads.
     start_timeout_s: float = 60.0
+    #: Seconds after which a call that still waits for the same has the session look for tasks that wait for
+    #: each other; 0 is never. As long as people wait before they wonder; a look costs milliseconds.
+    wait_check_s: float = 5.0
+    #: Seconds that `explain` and `wait_graph` take at most; who has not answered by then is named.
+    explain_timeout_s: float = 2.0
     #: Seconds that cancelled or stopping work has for its cleanup before its worker is killed.
     cancel_grace_s: float = 2.0
+
+    #: Seconds of waiting that are worth one level of priority, so that nobody waits for ever: with -100 to
+    #: 100 a task is overtaken by those that come within 3 hours and 20 minutes, and by no later ones.
+    priority_ageing_s: float = 60.0
 
     #: Fraction of the memory in use above which the newest retriable task is killed, before the kernel acts.
     memory_threshold: float = 0.95
@@ -148,7 +157,10 @@ RULES: Mapping[str, Rule] = {
     "max_pipeline": _COUNT,
     "pipeline_target_s": _DELAY,
     "start_timeout_s": _PERIOD,
+    "wait_check_s": _DELAY,
+    "explain_timeout_s": _PERIOD,
     "cancel_grace_s": _DELAY,
+    "priority_ageing_s": _PERIOD,
     "memory_threshold": number(above=0, at_most=1),
     "memory_limit_bytes": _SIZE,
     "memory_poll_s": _PERIOD,

@@ -94,7 +94,7 @@ class RuntimeContext:
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs that the running task may use, as strings, under "GPU"."""
-        return {"GPU": [str(gpu) for gpu in self._session.facts.get("gpus", ())]}
+        return {"GPU": list(self._session.facts.get("gpus", ()))}
 
     def get_runtime_env_string(self) -> str:
         """The runtime environment as JSON."""
@@ -124,6 +124,15 @@ class RuntimeContext:
     def was_current_actor_reconstructed(self) -> bool:
         """False: there are no actors yet."""
         return False
+
+    def get_remaining_time(self) -> float | None:
+        """Seconds that are left of the running task's timeout, or of its callers'; None when it has none."""
+        from .client.terms import inherited
+
+        around = inherited.get()
+        if around is None or around.deadline is None:
+            return None
+        return max(0.0, around.deadline - self._session.clock())
 
     def is_canceled(self) -> bool:
         """Whether the running task was asked to stop.

@@ -48,6 +48,10 @@ class TaskOptionsDict(TypedDict, total=False):
     #: Not for `.options()`.
     max_calls: int | None
     name: str | None
+    #: Seconds from the call to its end.
+    timeout: float | None
+    #: -100 to 100; higher goes first.
+    priority: int | None
     enable_task_events: bool | None
     _labels: Mapping[str, str] | None
     _generator_backpressure_num_objects: int | None
@@ -81,6 +85,12 @@ class TaskOptions:
     max_calls: int = 0
     #: For logs and listings; None is the function's own name.
     name: str | None = None
+    #: Seconds that a call may take in all: queueing, running, retries, and what it calls for. None is as long
+    #: as it takes. Then the reference raises GetTimeoutError and the work is cancelled.
+    timeout: float | None = None
+    #: Among tasks that wait for the same resources the higher goes first. A task's waiting counts, too: by
+    #: default a minute is worth one level.
+    priority: int = 0
     #: Whether its events are reported to observers.
     enable_task_events: bool = True
     #: Labels for listings.
@@ -194,6 +204,8 @@ _STRATEGIES = (
     "NodeAffinitySchedulingStrategy",
     "NodeLabelSchedulingStrategy",
 )
+#: The highest priority; the lowest is its negative. So much bounds how long anybody can be overtaken.
+MOST_PRIORITY = 100
 _QUANTITIES = ("num_cpus", "num_gpus", "memory", "resources")
 
 _RULES: Mapping[str, Rule] = {
@@ -211,6 +223,8 @@ _RULES: Mapping[str, Rule] = {
     "runtime_env": Rule("a dict", RuntimeEnv.parse),
     "max_calls": whole(at_least=0, note=" (0 is without end)"),
     "name": text(),
+    "timeout": number(above=0),
+    "priority": whole(at_least=-MOST_PRIORITY, at_most=MOST_PRIORITY),
     "enable_task_events": flag(),
     "_labels": _LABELS,
     "_generator_backpressure_num_objects": whole(at_least=-1, note=" (-1 never pauses)"),
@@ -220,8 +234,6 @@ _RULES: Mapping[str, Rule] = {
 _REFUSED = {
     "object_store_memory": "is not implemented for tasks; Ray does not have it either",
     "_metadata": "was renamed; use _labels",
-    "timeout": "is not there yet; use get(timeout=) or asyncio.timeout",
-    "priority": "is not there yet: tasks go in the order of submission",
     **dict.fromkeys(
         ("placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"),
         "was dropped; use scheduling_strategy",

@@ -162,6 +162,11 @@ class Watch(Generic[T]):
             self._tally.only = set(self._records())
         return self._tally.arm(self._heard + self._num_returns - len(self._at))
 
+    def awaited(self) -> tuple[list[Any], int]:
+        """What this waits for now, and how many of those are enough; from any thread."""
+        records = [record for record in self._records() if not record.state]
+        return records, self._num_returns - len(self._at)
+
     def _records(self) -> list[Any]:
         return [ref._record for ref in self._refs]
 
@@ -222,8 +227,12 @@ class LoopCompletions(Generic[T]):
             # Set before the look, so that a completion in between ends it.
             self._sleeper = sleeper = self._waits.new_loop_bell()
             if not self._done:
-                await self._waits.suspend(sleeper.future)
+                await self._waits.suspend(sleeper.future, self.awaited)
         return self._take()
+
+    def awaited(self) -> tuple[list[Any], int]:
+        """What this waits for now, and how many of those are enough; from any thread."""
+        return list(self._waiting), 1
 
     def _take(self) -> ObjectRef[T]:
         record = self._done[0]
@@ -271,5 +280,5 @@ class Completions(LoopCompletions[T]):
             # Closed before the look, so that a completion in between opens it again.
             self._gate.acquire(blocking=False)
             if not self._done:
-                self._waits.park(self._gate, None)
+                self._waits.park(self._gate, None, self.awaited)
         return self._take()

@@ -121,17 +121,19 @@ def test_nobody_else_reads_the_environment_in_the_floor_of_values() -> None:
     assert readers == ["config"]
 
 
-def test_the_values_load_nothing_heavy_and_cost_less_than_ten_milliseconds(tmp_path: Path) -> None:
+def test_the_values_load_nothing_heavy_and_cost_less_than_asyncio_does(tmp_path: Path) -> None:
     """Beyond `typing` and `dataclasses`, which every part of the package needs; the best of five."""
     code = f"""
 import sys, types, typing, dataclasses, time
 package = types.ModuleType("asyncray")
 package.__path__ = [{str(PACKAGE)!r}]
 sys.modules["asyncray"] = package
-started = time.perf_counter()
+started = time.process_time()
 import {", ".join("asyncray." + name for name in VALUE_MODULES)}
-print(time.perf_counter() - started)
 print(*{{name.partition(".")[0] for name in sys.modules}})
+between = time.process_time()
+import asyncio
+print((between - started) / (time.process_time() - between))
 """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environ["PYTHONPYCACHEPREFIX"] = str(tmp_path)  # the first run compiles, as installing does
@@ -139,7 +141,7 @@ print(*{{name.partition(".")[0] for name in sys.modules}})
     costs = []
     for _ in range(5):
         said = subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
-        cost, loaded = said.splitlines()
+        loaded, cost = said.splitlines()
         costs.append(float(cost))
         assert not HEAVY & set(loaded.split())
-    assert min(costs) < 0.010
+    assert min(costs) < 1

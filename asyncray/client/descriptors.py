@@ -62,6 +62,8 @@ class Descriptors:
         descriptor.holds = tuple(refs)
         descriptor.returns = 1 if options.num_returns is None else int(options.num_returns)
         descriptor.max_retries = options.max_retries
+        descriptor.timeout_s = options.timeout
+        descriptor.priority = options.priority
         descriptor.options = _worker_options(name, options)
         if refs:
             descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from typing import TYPE_CHECKING, Any
 
-from ..exceptions import RayError, RayTaskError
+from ..exceptions import RayError, RayTaskError, SessionClosedError
 from ..wire.values import Encoded, Payload, decode, encode_in_band
+
+if TYPE_CHECKING:
+    from ..refs import ObjectRef
 
 
 class _Told:
@@ -84,3 +88,10 @@ def decode_error(payload: Payload) -> BaseException:
     if isinstance(error, RayTaskError):
         return error.as_instanceof_cause()
     return error
+
+
+def of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
+    """The error for a reference that has ended with its session."""
+    return SessionClosedError(
+        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
+    )

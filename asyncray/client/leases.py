@@ -29,8 +29,9 @@ from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
+from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
 from .arguments import arguments_to_wire
+from .results import Results
 from .spilling import Spilled
 
 if TYPE_CHECKING:
@@ -38,10 +39,8 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..net.connection import Connection
-    from ..refs import RefAddress
     from ..wire.frames import Buffer, Message
     from .session import Session
-
 
 #: Seconds, at least, between two attempts to cancel the same task.
 _INSIST_S: Final = 0.1
@@ -98,12 +97,21 @@ class Leases:
             self._by_number.append(group)
         return group
 
+    def classes(self) -> list[SchedulingClass]:
+        """Every scheduling class, in the order of their numbers."""
+        return self._by_number
+
     # --- sending ------------------------------------------------------------------------------------------
 
     def pump(self, group: SchedulingClass) -> list[WorkerLink | Connection]:
         """Send what can be sent, demand what is missing; returns what must be flushed after the lock."""
         links: list[WorkerLink | Connection] = []
-        for lease, tasks in group.assign():
+        yields = self._owner.priorities.used and self._owner.priorities.leaves_to_others(group)
+        if yields:
+            for lease in list(group.leases.values()):
+                if not lease.in_flight and not lease.is_fresh() and not lease.closing:
+                    links += self._give_back(lease)
+        for lease, tasks in group.assign(fresh_only=yields):
             self._push_tasks(lease, tasks)
             links.append(lease.link)
         if self._update_demand(group):
@@ -141,7 +149,11 @@ class Leases:
         if type(arguments) in (bytes, Encoded):
             frame.size_bytes += wire_bytes(arguments)
         field = arguments_to_wire(arguments, frame.buffers)
-        row = [task.number, task.descriptor.number, field, None, task.extras]
+        extras = task.extras
+        if task.terms is not None:
+            extras = task.terms.extras(extras, self._session.clock())
+            frame.size_bytes += task.terms.size_bytes
+        row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
         frame.rows.append(row)
@@ -164,8 +176,11 @@ class Leases:
     def _update_demand(self, group: SchedulingClass) -> bool:
         """Tell the node how many more leases are of use, when that has changed enough to matter."""
         want, told = group.demand(), group.demanded
+        rank = self._owner.priorities.news(group) if self._owner.priorities.used else None
+        if rank is not None:
+            self._session.control.push(rank)
         if want == told or (told and want and want <= 2 * told and told <= 2 * want):
-            return False
+            return rank is not None
         group.demanded = want
         description, group.description = group.description, None
         name = group.queue[0].descriptor.name if group.queue else ""
@@ -183,7 +198,11 @@ class Leases:
             group.demanded = max(0, group.demanded - 1)
             lease = Lease(number, group, None)
             self._leases[number] = lease
-        link = self._link(Identity(process_id, address, pid))
+        try:
+            link = self._link(Identity(process_id, address, pid))
+        except OSError as error:
+            self._unreachable(lease, error)
+            return
         if link is None:
             # The worker died in the meantime. The node will say so; nothing was sent.
             lease.closing = True
@@ -196,12 +215,32 @@ class Leases:
             links += self._rest(lease)
         _flush(links)
 
+    def _unreachable(self, lease: Lease, error: OSError) -> None:
+        """This process cannot open a further connection: it goes on with the workers that it has, if any."""
+        group = lease.group
+        with self._owner.lock:
+            links = self._give_back(lease)
+            # As if it had not been granted: asked for again at once, it would only have to go back again.
+            group.demanded += 1
+            if not group.leases:
+                for task in group.empty():
+                    why = f"the task {task.descriptor.name!r} cannot be sent to a worker: {error}"
+                    self._owner.fail(task, RaySystemError(why))
+            links += self.pump(group)
+        _flush(links)
+        self._session.deliver()
+
     def _group_of(self, number: int) -> SchedulingClass:
         if not 0 <= number < len(self._by_number):
             raise ProtocolError(f"the node speaks of class {number}, which does not exist")
         return self._by_number[number]
 
     def _link(self, worker: Identity) -> WorkerLink | None:
+        """The connection to a worker; None when the worker is dead.
+
+        Raises:
+            OSError: when this process has no descriptor left for it.
+        """
         process_id = worker.process_id
         link = self._links.get(process_id)
         if link is not None and not link.connection.closed:
@@ -267,10 +306,12 @@ class Leases:
 
         It is the one that ran, alone: the quick ones before it, whose results were gathered and never sent,
         could as well run again, and those behind it had not started. Coroutines share the worker, so that
-        all of them pay. Where nobody knows what ran, it was the first: tasks run in the order sent.
+        all of them pay, unless it was killed for one of them: then the others run again for free, and only
+        those that may not run twice fail. Where nobody knows what ran, it was the first: tasks run in the
+        order sent.
         """
         if lease.group.concurrent:
-            return {task.number for task in tasks}
+            return {task.number for task in tasks if not lease.deaf or not task.retries}
         return {running} if running >= 0 else {task.number for task in tasks[:1]}
 
     def _after_loss(
@@ -307,7 +348,7 @@ class Leases:
         if lease is None:
             return
         feed = BufferFeed(buffers, self._session.store.owns_from(link.connection.peer))
-        results = _Results(feed, rows)
+        results = Results(feed, rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
             if first is not None:
@@ -318,6 +359,8 @@ class Leases:
             if retry:
                 self._owner.retry(retry)
             lease.progress += len(rows)
+            if lease.deaf:
+                lease.deaf.intersection_update(lease.in_flight)
             lease.blocked = False
             links = self.pump(lease.group)
             if not lease.in_flight:
@@ -488,18 +531,30 @@ class Leases:
         lease = task.lease
         if lease is None or lease.link is None or lease.in_flight.get(task.number) is not task:
             return
+        if force and lease.group.concurrent:
+            lease.deaf.add(task.number)
         message = [m.CANCEL, task.number, force, recursive]
         self._session.peers.send_to(lease.link.connection.peer, message)
         grace_s = max(self._config.cancel_grace_s, _INSIST_S)
         self._session.loop.call_later(grace_s, lambda: self._insist(task, force=force, recursive=recursive))
 
     def _insist(self, task: Task, *, force: bool, recursive: bool) -> None:
-        """The worker may not have answered: the cancel came before its task, or nothing there can hear it."""
+        """The worker may not have answered: the cancel came before its task, or nothing there can hear it.
+
+        A coroutine that has not ended by then ends with its worker, without force, too: others share that
+        worker, and would share it with an ever growing number of such. A synchronous one has its worker for
+        itself, and may be about to end; it takes force, as in Ray.
+        """
         lease = task.lease
-        if lease is not None and force and lease.in_flight.get(task.number) is task:
-            before = list(lease.in_flight.values())
-            # One that runs before it, and hears nothing either, must not be lost for it.
-            if all(other.retries or other.state == DONE for other in before[: before.index(task)]):
+        here = lease is not None and lease.in_flight.get(task.number) is task
+        if lease is not None and here and (force or lease.group.concurrent):
+            others = list(lease.in_flight.values())
+            if lease.group.concurrent:
+                lease.deaf.add(task.number)
+            else:
+                others = others[: others.index(task)]
+            # One that may not run twice, and is not to blame, must not be lost for it: it is waited for.
+            if all(other.retries or other.state == DONE for other in others):
                 self._session.control.send([m.KILL, lease.number])
         self.cancel(task, force=force, recursive=recursive)
 
@@ -516,40 +571,9 @@ class _Frame:
         self.size_bytes = 0
 
 
-class _Results:
-    """Turns the rows of RESULTS into payloads, in place."""
-
-    def __init__(self, feed: BufferFeed, rows: list[Any]) -> None:
-        self._feed = feed
-        #: Payloads with references inside: (task number, payload, addresses).
-        self.holding: list[tuple[int, Encoded, list[RefAddress]]] = []
-        for row in rows:
-            if row[1] == m.MANY:
-                row[2] = [
-                    item if type(item) in _PLAIN else self._one(row[0], item) for item in _as_list(row[2])
-                ]
-            elif type(row[2]) not in _PLAIN:
-                row[2] = self._one(row[0], row[2])
-            if row[1] != m.OK:
-                m.check_status("RESULTS", row[1], row[2])
-
-    def _one(self, number: int, field: Any) -> Any:
-        payload, addresses = from_wire(field, self._feed)
-        if addresses:
-            self.holding.append((number, payload, addresses))  # type: ignore[arg-type]
-        return payload
-
-
 #: Values of at most so many bytes in a frame.
 _NUMBERS: Final = frozenset({type(None), bool, int, float})
 _NUMBER_BYTES: Final = 16
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-
-
-def _as_list(payload: Any) -> list[Any]:
-    if type(payload) is not list:
-        raise ProtocolError("several returns must come as a list")
-    return payload
 
 
 def _describe(descriptor: Descriptor) -> Message:

@@ -139,7 +139,8 @@ def _fill_standard_streams() -> None:
 def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
     gpus = visible_gpus()
     if options.num_gpus is not None:
-        gpus = gpus[: options.num_gpus] if len(gpus) >= options.num_gpus else list(range(options.num_gpus))
+        named = len(gpus) >= options.num_gpus
+        gpus = gpus[: options.num_gpus] if named else list(map(str, range(options.num_gpus)))
     store_bytes = _store_bytes(options)
     return Boot(
         config=config,
@@ -147,7 +148,7 @@ def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
         driver_pid=os.getpid(),
         driver_process_id=new_process_id(os.urandom),
         resources=_resources(options, len(gpus)),
-        gpu_ids=gpus,
+        gpus=gpus,
         labels=dict(options.labels),
         preload=list(options.preload),
         environment=pack_environment(options.runtime_env),

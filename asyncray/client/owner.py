@@ -36,14 +36,19 @@ from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.values import Payload, refs_of
 from .callsites import CallSites
+from .deadlines import Deadlines, expired
+from .enclosures import enclosing
 from .errors import encode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .arguments import Arguments, Dependency
+    from .enclosures import Enclosure
     from .leases import Leases
+    from .priorities import Priorities
     from .session import Session
+    from .terms import Terms
 
 #: Calls that may gather while every worker is busy before a caller's thread sends some itself.
 _BATCH = 32
@@ -58,6 +63,7 @@ class Owner:
         self.objects = ObjectTable()
         #: Set by the session, which makes both.
         self.leases: Leases = None  # type: ignore[assignment]
+        self.priorities: Priorities = None  # type: ignore[assignment]
         #: Records whose ObjectRef was destroyed, not yet accounted for.
         self.dropped: deque[Any] = deque()
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
@@ -65,8 +71,13 @@ class Owner:
         self._numbers = itertools.count(1)
         #: Which line of the program made each object; None while that is not remembered.
         self.sites = CallSites(self.objects) if session.config.record_call_sites else None
+        #: Unfinished tasks that return nothing, and so have no record.
+        self.unreturned: dict[int, Task] = {}
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
+        self.deadlines = Deadlines(session)
+        #: Enclosures that somebody waits for.
+        self.enclosures: dict[Enclosure, None] = {}
 
     # --- making objects and tasks -------------------------------------------------------------------------
 
@@ -89,6 +100,7 @@ class Owner:
         arguments: Arguments,
         dependencies: list[Dependency] | None,
         parent: int | None,
+        terms: Terms | None = None,
     ) -> list[ObjectRef[Any]]:
         """Make a task; it is sent as soon as its arguments are there and a worker has room."""
         if self.dropped:
@@ -96,6 +108,9 @@ class Owner:
         returns = descriptor.returns
         task = Task(next(self._numbers), descriptor, arguments)
         task.parent = parent
+        task.terms = terms
+        if (enclosure := enclosing.get()) is not None:
+            enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)
         if self.sites is not None:
             self.sites.note(task.number)
@@ -109,13 +124,26 @@ class Owner:
         links: Sequence[Any] = ()
         with self.lock:
             self.session.check_alive()
-            if dependencies is None:
+            if terms is not None and not self._admit(task, terms):
+                pass
+            elif dependencies is None:
                 links = self._enqueue(task)
             else:
                 self._await_dependencies(task, dependencies)
         for link in links:
             link.flush()
         return refs
+
+    def _admit(self, task: Task, terms: Terms) -> bool:
+        """Begin what a call is subject to; False when it has failed by that. The lock is held."""
+        if terms.scope is not None and not terms.scope.joined(self.session, task):
+            self.fail(task, cancelled(task))
+        elif terms.deadline is not None and not self.deadlines.watch(task, terms):
+            self.fail(task, expired(task))
+        else:
+            return True
+        self.session.call_soon(self.session.deliver)
+        return False
 
     def _make_records(self, task: Task, returns: int) -> list[ObjectRef[Any]]:
         owned = self.objects.owned
@@ -128,12 +156,17 @@ class Owner:
             owned[record.number] = record
             records.append(record)
         task.records = tuple(records)
+        if not records:
+            self.unreturned[task.number] = task
         return [ObjectRef(record) for record in records]
 
     def _enqueue(self, task: Task) -> Sequence[Any]:
         """Queue a ready task; return the links to flush. The lock is held."""
         group = task.descriptor.group
-        group.queue.append(task)
+        if self.priorities.used or task.descriptor.priority:
+            self.priorities.enqueue(task)
+        else:
+            group.queue.append(task)
         if group.has_idle_lease() or len(group.queue) % _BATCH == 0:
             return self.leases.pump(group)
         self.session.pump_later(group)
@@ -149,6 +182,8 @@ class Owner:
                     continue
                 if self.session.failure is not None:
                     self.fail(task, self.session.failure)
+                elif task.terms is not None and not self._admit(task, task.terms):
+                    continue
                 elif task.dependencies is None:
                     links += self._enqueue(task)
                 else:
@@ -185,7 +220,10 @@ class Owner:
             return
         step(task, ARGUMENTS_READY)
         group = task.descriptor.group
-        group.queue.append(task)
+        if self.priorities.used or task.descriptor.priority:
+            self.priorities.enqueue(task)
+        else:
+            group.queue.append(task)
         self.session.pump_later(group)
 
     # --- waiters ------------------------------------------------------------------------------------------
@@ -213,6 +251,8 @@ class Owner:
     def finish(self, task: Task, state: int, payloads: Sequence[Any], event: int = FINISHED) -> None:
         """Give a task's records their values and end it. The lock is held; waiters hear of it afterwards."""
         step(task, event)
+        if not task.records:
+            del self.unreturned[task.number]
         released = Released()
         for record, payload in zip(task.records, payloads, strict=True):
             self._complete(record, state, payload, released)
@@ -264,7 +304,7 @@ class Owner:
             elif status == MANY:
                 self.finish(task, READY, payload)
             elif status == CANCELLED_THERE:
-                self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"))
+                self.fail(task, cancelled(task))
             elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
                 task.attempt += 1
                 retry.append(task)
@@ -283,6 +323,8 @@ class Owner:
 
     def fail_everything(self, error: BaseException) -> None:
         """The node is gone: nothing of this session can end any more. The lock is held."""
+        for task in list(self.unreturned.values()):
+            self.fail(task, error)
         for record in [*self.objects.owned.values(), *self.objects.borrowed.values()]:
             if record.state > 0:
                 continue
@@ -290,6 +332,8 @@ class Owner:
                 self.fail(record.task, error)
             else:
                 self.complete(record, FAILED, encode_error(error))
+        for enclosure in list(self.enclosures):
+            enclosure.give_up()
 
     def abandon(self, error: BaseException) -> None:
         """This process is a fork: what is pending stays so for ever, and who held the lock is gone."""
@@ -300,31 +344,35 @@ class Owner:
 
     # --- cancelling ---------------------------------------------------------------------------------------
 
-    def cancel(self, record: ObjectRecord, *, force: bool) -> Task | None:
-        """Cancel the task that makes *record*; None when there is nothing to stop. The lock is held.
+    def cancel(self, task: Task, *, force: bool) -> bool:
+        """Cancel a task; False when there is nothing to stop. The lock is held.
 
-        The reference fails at once. A task that was sent keeps its place in flight until its worker answers,
+        Its references fail at once. A task that was sent keeps its place in flight until its worker answers,
         and can be cancelled again, by force, as long as a reference to it is left.
         """
-        task = record.task
-        if task is None or task.state == DONE:
-            return task if force else None
+        if task.state == DONE:
+            return force
+        self.stop(task, cancelled(task))
+        return True
+
+    def stop(self, task: Task, error: BaseException) -> None:
+        """End an unfinished task with *error*; its worker is to be told (Leases.cancel). The lock is held."""
         if task.state == QUEUED:
             # It is left in its queue: the next pass drops it, and wants a worker less.
             task.descriptor.group.dead += 1
             self.session.pump_later(task.descriptor.group)
         task.cancelled = True
         records = task.records
-        self.fail(task, TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled"), CANCELLED)
+        self.fail(task, error, CANCELLED)
         if task.lease is not None:
             for each in records:
                 each.task = task
-        return task
 
-    def children(self, parent: int) -> list[ObjectRecord]:
-        """The records of unfinished tasks that call *parent* made. The lock is held."""
-        owned = list(self.objects.owned.values())  # a copy: see ObjectTable.held_by_others
-        return [r for r in owned if r.state == PENDING and r.task is not None and r.task.parent == parent]
+    def children(self, parent: int) -> list[Task]:
+        """The unfinished tasks that call *parent* made. The lock is held."""
+        # Copies: see ObjectTable.held_by_others.
+        made = {r.task: None for r in list(self.objects.owned.values()) if r.state == PENDING and r.task}
+        return [task for task in [*made, *list(self.unreturned.values())] if task.parent == parent]
 
     # --- references ---------------------------------------------------------------------------------------
 
@@ -367,7 +415,12 @@ class Owner:
 
     def unfinished(self) -> bool:
         """Whether tasks of ours are under way."""
-        return any(record.state == PENDING for record in list(self.objects.owned.values()))
+        return bool(self.unreturned) or any(r.state == PENDING for r in list(self.objects.owned.values()))
+
+
+def cancelled(task: Task) -> TaskCancelledError:
+    """The failure of a task that was cancelled."""
+    return TaskCancelledError(f"the task {task.descriptor.name!r} was cancelled")
 
 
 def first_failed(task: Task) -> ObjectRecord | None:

@@ -17,12 +17,12 @@ the object's owner:
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any, ClassVar
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError, RaySystemError
+from ..exceptions import OwnerDiedError, ProtocolError
 from ..state.objects import (
     FAILED,
-    FREED,
     PENDING,
     READY,
     REGISTERED,
@@ -36,8 +36,10 @@ from ..state.objects import (
 from ..wire import messages as m
 from ..wire.handshake import PEER, Identity
 from ..wire.stored import Stored
-from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire, wire_bytes
+from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire
+from .enclosures import Enclosure
 from .errors import encode_error
+from .replies import Answer, row_of
 from .spilling import Spilled
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ if TYPE_CHECKING:
     from ..refs import ObjectRef, RefAddress
     from ..wire.frames import Buffer, Message
     from .session import Session
+
+_log = logging.getLogger("asyncray")
+#: Seconds between two attempts to connect while no descriptor is left: nothing tells when there is one again.
+_CONNECT_AGAIN_S: Final = 0.5
 
 
 class Peers:
@@ -58,6 +64,8 @@ class Peers:
         #: By process; two where both had connected to each other at once. What is sent goes to the first.
         self._connections: dict[bytes, list[Connection]] = {}
         self._dead: set[bytes] = set()
+        #: What waits for a descriptor to connect with, by process.
+        self._delayed: dict[bytes, list[tuple[Message, Sequence[Buffer]]]] = {}
         self._requests = itertools.count(1)
         #: Registrations under way: request -> records, and what is to happen when it is answered.
         self._registering: dict[int, tuple[list[ObjectRecord], list[Callable[[], None]]]] = {}
@@ -65,8 +73,10 @@ class Peers:
         self._request_of: dict[ObjectRecord, int] = {}
         #: What results of tasks hold until their owner has registered, by owner and task.
         self._pinned: dict[tuple[bytes, int], _Pins] = {}
+        #: Questions about the ends of others' tasks: who was asked, and what is to happen then.
+        self._ends: dict[int, tuple[bytes, Callable[[], None]]] = {}
         #: Answers to GET that are ready to be sent, by connection.
-        self._answers: dict[Connection, list[_Answer]] = {}
+        self._answers: dict[Connection, list[Answer]] = {}
         #: Set by a worker: handles RECALL and CANCEL.
         self.on_worker_message: Callable[[Connection, Message], None] | None = None
 
@@ -79,13 +89,32 @@ class Peers:
     def send_to(self, peer: Identity, message: Message, buffers: Sequence[Buffer] = ()) -> bool:
         """Send to another process, connecting first if need be; False when it is dead."""
         known = self._connections.get(peer.process_id)
-        connection = known[0] if known else self._connect(peer)
+        delayed = self._delayed.get(peer.process_id)
+        if delayed is not None:  # nothing may overtake it
+            delayed.append((message, buffers))
+            return True
+        try:
+            connection = known[0] if known else self._connect(peer)
+        except OSError as error:
+            _log.warning("cannot connect to process %d, and will try again: %s", peer.pid, error)
+            self._delayed[peer.process_id] = [(message, buffers)]
+            self._session.loop.call_later(_CONNECT_AGAIN_S, self._send_delayed, peer)
+            return True
         if connection is None:
             return False
         connection.send(message, buffers)
         return True
 
+    def _send_delayed(self, peer: Identity) -> None:
+        for message, buffers in self._delayed.pop(peer.process_id):
+            self.send_to(peer, message, buffers)
+
     def _connect(self, peer: Identity) -> Connection | None:
+        """Connect to a process; None when it is dead.
+
+        Raises:
+            OSError: when this process has no descriptor left for it.
+        """
         if peer.process_id in self._dead:
             return None
         try:
@@ -132,6 +161,11 @@ class Peers:
         for request, (records, _) in list(self._registering.items()):
             if records and records[0].home is not None and records[0].home[0] == process_id:
                 self._registered(request)
+        for request, (asked, then) in list(self._ends.items()):
+            if asked == process_id:
+                del self._ends[request]
+                then()
+        self._session.inquiries.lost(process_id)
         self._session.deliver()
         self._session.check_needed()
 
@@ -170,10 +204,42 @@ class Peers:
             raise ProtocolError(f"a peer does not send message number {message[0]} here")
         self._session.check_needed()
 
+    def _on_inquire(self, connection: Connection, number: int, what: str, argument: Any) -> None:
+        self._session.inquiries.asked(connection, number, what, argument)
+
+    def _on_reply(self, connection: Connection, number: int, answer: Any) -> None:
+        self._session.inquiries.replied(connection, number, answer)
+
     def _on_cancel(self, connection: Connection, number: int, force: bool, recursive: bool) -> None:
         record = self._owner.objects.owned.get(number)
         if record is not None:
             self._session.cancel_record(record, force=force, recursive=recursive)
+
+    def when_ended(self, record: ObjectRecord, then: Callable[[], None]) -> None:
+        """Call *then* when the task that makes a borrowed object has really ended, or its owner is dead."""
+        assert record.home is not None
+        process_id, address, number = record.home
+        request = next(self._requests)
+        self._ends[request] = (process_id, then)
+        if not self.send_to(Identity(process_id, address, 0), [m.ENDED, request, [number]]):
+            self._lose(process_id)
+
+    def _on_ended(self, connection: Connection, request: int, numbers: list[Any]) -> None:
+        if numbers:
+            m.check_numbers("ENDED", numbers)
+            self._tell_end(connection, request, numbers)
+            return
+        asked, then = self._ends.get(request, (b"", None))
+        if then is not None and asked == connection.peer.process_id:
+            del self._ends[request]
+            then()
+
+    def _tell_end(self, connection: Connection, request: int, numbers: list[int]) -> None:
+        enclosure = Enclosure()
+        for number in numbers:
+            if (record := self._owner.objects.owned.get(number)) is not None:
+                enclosure.adopt(self._session, record)
+        enclosure.when_empty(lambda: self._session.call_soon(connection.send, [m.ENDED, request, []]))
 
     # --- fetching values ----------------------------------------------------------------------------------
 
@@ -213,9 +279,9 @@ class Peers:
         if answers is None:
             answers = self._answers[connection] = []
             self._session.loop.call_soon(self._send_answers, connection)
-        answers.append(_Answer(record, limit))
+        answers.append(Answer(record, limit))
 
-    def _restore(self, connection: Connection, answer: _Answer) -> None:
+    def _restore(self, connection: Connection, answer: Answer) -> None:
         """Answer when the value has been read back from disk."""
         spilling, record = self._session.store.spilling, answer.record
         assert spilling is not None
@@ -256,11 +322,11 @@ class Peers:
             before = len(buffers)
             if answer.record is not None:
                 self._lends(connection, answer.number, answer.record.value)
-            rows.append(_row(answer, buffers, config.largest_value_bytes))
+            rows.append(row_of(answer, buffers, config.largest_value_bytes))
             gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
 
-    def _is_on_disk(self, answer: _Answer) -> bool:
+    def _is_on_disk(self, answer: Answer) -> bool:
         return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
 
     def _lends(self, connection: Connection, number: int, payload: Any) -> None:
@@ -436,6 +502,9 @@ class Peers:
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
         m.RECYCLE: _on_recycle,
+        m.ENDED: _on_ended,
+        m.INQUIRE: _on_inquire,
+        m.REPLY: _on_reply,
     }
 
 
@@ -448,38 +517,6 @@ class _Pins:
         self.refs: list[ObjectRef[Any]] = []
         #: Reports whose references the owner has not registered yet.
         self.reports = 0
-
-
-class _Answer:
-    """One object that a peer asked for."""
-
-    __slots__ = ("limit", "number", "record")
-
-    def __init__(self, record: ObjectRecord | int, limit: int) -> None:
-        self.limit = limit
-        self.number = record if isinstance(record, int) else record.number
-        #: None iff the object is gone.
-        self.record = None if isinstance(record, int) else record
-
-
-def _row(answer: _Answer, buffers: list[Buffer], most: int) -> list[Any]:
-    record = answer.record
-    # In this order: where another thread frees the object, the state tells that the value is none.
-    value = None if record is None else record.value
-    if record is None or record.state in (PENDING, FREED):
-        error = ObjectFreedError(
-            "the object was freed before its value was asked for: its owner knew of nobody who held it"
-        )
-        return [answer.number, m.ERROR, encode_error(error)]
-    if record.state == FAILED:
-        return [answer.number, m.ERROR, to_wire(value, buffers)]
-    size = wire_bytes(value)
-    if answer.limit and (size > answer.limit or type(value) is Spilled):
-        return [answer.number, m.ELSEWHERE, None]
-    if size > most:
-        problem = RaySystemError(f"the value is {size} bytes; at most {most} can be sent to another process")
-        return [answer.number, m.ERROR, encode_error(problem)]
-    return [answer.number, m.OK, to_wire(value, buffers)]
 
 
 class _Asked:

@@ -40,8 +40,12 @@ class Questions:
         for callback in asked.values():
             callback(error)
 
-    def _ask(self, question: str, argument: Any, answer: Callable[[Any], None]) -> None:
-        """Ask the node; *answer* gets what it says, or the exception that ended the session."""
+    def ask(self, question: str, argument: Any, answer: Callable[[Any], None]) -> None:
+        """Ask the node; *answer* gets what it says, or the exception that ended the session.
+
+        Raises:
+            RaySystemError: when the session has ended.
+        """
         number = next(self._numbers)
         self._session.check_alive()
         self._asked[number] = answer
@@ -57,7 +61,7 @@ class Questions:
             said.append(value)
             bell.notify(None)
 
-        self._ask(question, argument, answer)
+        self.ask(question, argument, answer)
         self._session.waits.park(bell.gate, None)
         return _unless_error(said[0])
 
@@ -70,7 +74,7 @@ class Questions:
             said.append(value)
             waiter.notify(None)
 
-        self._ask(question, argument, answer)
+        self.ask(question, argument, answer)
         await waiter.future
         return _unless_error(said[0])
 

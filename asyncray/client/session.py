@@ -29,21 +29,22 @@ from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import Draft, decode, wire_bytes
-from .arguments import encode_arguments
+from ..wire.values import decode
 from .descriptors import Descriptors
 from .destructors import interrupts_us
-from .diagnosis import explain_call
-from .errors import decode_error, encode_error
+from .errors import decode_error, encode_error, of_the_past
 from .hints import LargeArguments
+from .inquiries import Inquiries
 from .leases import Leases
 from .owner import Owner
 from .peers import Peers
-from .putting import draft_of, place_arguments
+from .priorities import Priorities
+from .putting import draft_of, encode_call
 from .questions import Questions
 from .spilling import Spilled
 from .statistics import Statistics, statistics_of
-from .store import STORE_MESSAGES, Store
+from .store import Store
+from .terms import terms_of
 from .waits import Waits
 
 if TYPE_CHECKING:
@@ -54,13 +55,11 @@ if TYPE_CHECKING:
     from ..net.connection import Connection, Network
     from ..runtime_env import RuntimeEnv
     from ..state.pipeline import SchedulingClass
-    from ..state.tasks import Descriptor
+    from ..state.tasks import Descriptor, Task
     from ..store.arena import Arena
-    from .waiting import Parker
+    from .waiting import Parker, What
 
 _log = logging.getLogger("asyncray")
-#: Forms of arguments that are never large.
-_SMALL = frozenset({type(None), list})
 #: Seconds after which destroyed references are accounted for while there are many of them.
 _DRAIN_AFTER_S = 0.02
 
@@ -94,6 +93,8 @@ class TaskScope:
 
     #: Whether user code runs as coroutines on the session's own loop.
     concurrent = False
+    #: Seconds that only go forward; the session's.
+    clock: Callable[[], float]
 
     def running(self) -> Any:
         """The running call; None in a driver."""
@@ -103,8 +104,12 @@ class TaskScope:
         """Number of the running task at its owner."""
         return None
 
-    def before_wait(self) -> Any:
-        """The running task is about to wait; returns what to hand to after_wait, or None for nothing."""
+    def before_wait(self, what: What | None = None) -> Any:
+        """The running task is about to wait; returns what to hand to after_wait, or None for nothing.
+
+        Args:
+            what: Says what for, when it is asked; None for what no task makes.
+        """
         return None
 
     def after_wait(self, waiter: Any) -> None:
@@ -126,6 +131,7 @@ class Session:
         self.namespace = surroundings.namespace
         self.spill_directory = surroundings.spill_directory
         self.scope = scope
+        scope.clock = self.clock
         #: Waiters to be told, with the record that is done.
         self.notices: deque[tuple[ObjectRecord, Sequence[Any]]] = deque()
         self.owner = Owner(self)
@@ -147,12 +153,14 @@ class Session:
         self.facts: dict[str, Any] = {}
         #: Handlers of messages from the node that only a driver or only a worker gets.
         self.on_node_message: dict[int, Callable[..., None]] = {}
+        self.owner.priorities = Priorities(self)
         #: Set by a worker: an owner has connected to send tasks.
         self.on_task_connection: Callable[[Connection], None] | None = None
         #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has
         #: started calls it whenever it is used.
         self.guard_main: Callable[[], None] | None = None
         self.questions = Questions(self)
+        self.inquiries = Inquiries(self)
         #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
         self.drain_due = False
         #: Called when nobody needs this process any more; None while it does not wait for that.
@@ -162,8 +170,23 @@ class Session:
         self._listener = self.network.listen(self._accepted)
         #: References pickled where nobody counts them.
         self._pinned: list[ObjectRef[Any]] = []
+        self._on_node = self._node_handlers()
         self.control.on_message = self._on_control
         self.control.on_close = self._on_control_closed
+
+    def _node_handlers(self) -> dict[int, Callable[..., None]]:
+        """What is done about each message that a node sends to any session."""
+        return {
+            m.GRANT: self.leases.granted,
+            m.LOST: self.leases.lost,
+            m.WANTED: self.leases.wanted,
+            m.OUTBID: self.owner.priorities.outbid,
+            m.RANKED: self.owner.priorities.begin,
+            m.DENIED: self.leases.denied,
+            m.ANSWER: self.questions.answered,
+            m.STALLED: self.inquiries.deadlocks.stalled,
+            **self.store.handlers(),
+        }
 
     # --- connections --------------------------------------------------------------------------------------
 
@@ -182,22 +205,10 @@ class Session:
 
     def _on_control(self, connection: Connection, message: list[Any], buffers: list[memoryview]) -> None:
         kind = message[0]
-        if kind == m.GRANT:
-            self.leases.granted(*message[1:])
-        elif kind == m.LOST:
-            self.leases.lost(*message[1:])
-        elif kind == m.WANTED:
-            self.leases.wanted(message[1])
-        elif kind == m.DENIED:
-            self.leases.denied(*message[1:])
-        elif kind == m.ANSWER:
-            self.questions.answered(message[1], message[2])
-        elif kind in STORE_MESSAGES:
-            self.store.on_message(message)
-        elif kind in self.on_node_message:
-            self.on_node_message[kind](*message[1:])
-        else:
+        handler = self._on_node.get(kind) or self.on_node_message.get(kind)
+        if handler is None:
             raise ProtocolError(f"a node does not send message number {kind} here")
+        handler(*message[1:])
 
     def _on_control_closed(self, connection: Connection, error: Exception | None) -> None:
         reason = f" ({error})" if error else ""
@@ -213,6 +224,7 @@ class Session:
             self.owner.fail_everything(error)
         self.questions.fail(error)
         self.store.fail()
+        self.inquiries.fail()
         self.deliver()
 
     def abandon(self) -> None:
@@ -271,7 +283,14 @@ class Session:
 
     def call_later(self, delay_s: float, call: Callable[[], object]) -> None:
         """Run something on the session's loop after *delay_s* seconds; from any thread."""
-        self.call_soon(self.loop.call_later, delay_s, call)
+        self.call_soon(self.timer, delay_s, call)
+
+    def timer(self, delay_s: float, call: Callable[[], object]) -> asyncio.TimerHandle:
+        """Run something after *delay_s* seconds. On the loop.
+
+        It runs in the session's own context: the caller's may be a call's, which would live as long as this.
+        """
+        return self.loop.call_later(delay_s, call, context=self._context.copy())
 
     def pump_later(self, group: SchedulingClass) -> None:
         """Send a class's ready tasks soon, together with others that come until then."""
@@ -350,28 +369,9 @@ class Session:
         """
         if self.guard_main is not None:
             self.guard_main()
-        try:
-            arguments, dependencies = encode_arguments(args, kwargs, self.store.inline_bytes)
-        except SessionClosedError:
-            raise
-        except Exception as error:
-            name = descriptor.name
-            raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
-        for _, ref in dependencies or ():
-            if ref._record.owner is not self:
-                raise _of_the_past(ref)
-        if type(arguments) not in _SMALL:
-            self.hints.look(descriptor, arguments, args, kwargs)
-            if type(arguments) is Draft:
-                arguments, dependencies = place_arguments(self, arguments, dependencies)
-            size, most = wire_bytes(arguments), self.config.largest_value_bytes  # type: ignore[arg-type]
-            if size > most:
-                raise ValueError(
-                    f"the arguments of {descriptor.name!r} are {size} bytes when pickled; at most {most} can "
-                    "be sent with a call"
-                )
-        task = self.scope.current_task()
-        refs = self.owner.submit(descriptor, arguments, dependencies, task)  # type: ignore[arg-type]
+        arguments, dependencies = encode_call(self, descriptor, args, kwargs)
+        terms = terms_of(descriptor, self.clock)
+        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task(), terms)
         if len(refs) == 1:
             return refs[0]
         return refs or None
@@ -401,7 +401,7 @@ class Session:
 
     def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
         if self.closed:
-            raise _of_the_past(ref)
+            raise of_the_past(ref)
         record = ref._record
         if record.weak is None:
             # When the reference comes back, it must be this very object.
@@ -523,18 +523,23 @@ class Session:
             # A waiter may be in the middle of being told: nobody can be told from here.
             self.call_soon(lambda: self.cancel_record(record, force=force, recursive=recursive))
             return
+        if record.task is not None:
+            self.cancel_task(record.task, force=force, recursive=recursive)
+
+    def cancel_task(self, task: Task, *, force: bool = False, recursive: bool = True) -> None:
+        """Cancel a task of our own; from any thread."""
         with self.owner.lock:
-            task = self.owner.cancel(record, force=force)
-        if task is not None:
+            under_way = self.owner.cancel(task, force=force)
+        if under_way:
             self.call_soon(lambda: self.leases.cancel(task, force=force, recursive=recursive))
             self.deliver()
 
     def cancel_children(self, parent: int, *, force: bool) -> None:
         """Cancel everything that call *parent* of this process has called for."""
         with self.owner.lock:
-            records = self.owner.children(parent)
-        for record in records:
-            self.cancel_record(record, force=force, recursive=True)
+            children = self.owner.children(parent)
+        for child in children:
+            self.cancel_task(child, force=force, recursive=True)
 
     def is_needed(self) -> bool:
         """Whether others hold what this process owns, or work of its own is under way."""
@@ -572,9 +577,3 @@ class Session:
         state = "open" if self.failure is None else "closed"
         objects = self.owner.objects
         return f"<Session {state}: {len(objects.owned)} objects owned, {len(objects.borrowed)} borrowed>"
-
-
-def _of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
-    return SessionClosedError(
-        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
-    )

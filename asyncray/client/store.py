@@ -30,19 +30,16 @@ from .spilling import Spilling
 from .supply import Supply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ..refs import ObjectRef
     from ..state.extents import Extent
     from ..store.arena import Arena
-    from ..wire.frames import Message
     from ..wire.handshake import Identity
     from ..wire.stored import Stored
     from .session import Session
     from .waiting import Parker
 
-#: What a node says about the store.
-STORE_MESSAGES: Final = frozenset({m.EXTENTS, m.FULL, m.RECLAIM, m.GONE, m.SPILL, m.TELL})
 #: Bytes whose copy would be felt on a loop: a tenth of a millisecond.
 _LONG_COPY_BYTES: Final = 1 << 20
 
@@ -258,22 +255,19 @@ class Store:
 
     # --- what the node says (on the loop) -------------------------------------------------------------------
 
-    def on_message(self, message: Message) -> None:
-        """One of STORE_MESSAGES."""
-        kind, *fields = message
-        if kind == m.EXTENTS:
-            self.supply.granted(*fields)
-        elif kind == m.FULL:
-            self.supply.refused(*fields)
-        elif kind == m.RECLAIM:
-            self._reclaimed(*fields)
-        elif kind == m.SPILL:
-            self._spill(*fields)
-        elif kind == m.TELL:
-            self._session.control.send([m.TOLD, fields[0], inventory(self._session)])
-        else:
-            m.check_numbers("GONE", fields[2])
-            self._gone(*fields)
+    def handlers(self) -> dict[int, Callable[..., None]]:
+        """What is done about each message of the node's that concerns the store."""
+        return {
+            m.EXTENTS: self.supply.granted,
+            m.FULL: self.supply.refused,
+            m.RECLAIM: self._reclaimed,
+            m.GONE: self._gone,
+            m.SPILL: self._spill,
+            m.TELL: self._tell,
+        }
+
+    def _tell(self, turn: int) -> None:
+        self._session.control.send([m.TOLD, turn, inventory(self._session)])
 
     def _reclaimed(self, turn: int) -> None:
         """The node is short of memory: give back what is free here."""
@@ -294,8 +288,9 @@ class Store:
         else:
             self._session.control.send([m.SPILLED, turn, self.give_all(), ""])
 
-    def _gone(self, turn: int, process_id: bytes, starts: Sequence[int]) -> None:
+    def _gone(self, turn: int, process_id: bytes, starts: list[Any]) -> None:
         """A process has died: say which of these extents are used here, and which had values of its own."""
+        m.check_numbers("GONE", starts)
         # What it sent before it died may be about these.
         self._session.leases.drain(process_id)
         self._session.peers.drain(process_id)

@@ -10,14 +10,14 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..state.objects import FAILED, REMOTE, ObjectRecord
 from .interrupts import in_main_thread, interruptible
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextvars import Context
 
 
@@ -29,6 +29,10 @@ class Waiter(Protocol):
 
     def notify(self, record: ObjectRecord) -> None:
         """The record is done."""
+
+
+#: Says what somebody waits for: the records, those that are done left out, and how many of them are enough.
+What: TypeAlias = "Callable[[], tuple[Sequence[ObjectRecord], int]]"
 
 
 class Parker(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from asyncio import _get_running_loop
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from .session import Session
+    from .waiting import What
 
 
 class Waits:
@@ -47,11 +49,19 @@ class Waits:
         if self._owner.lock._is_owned() or interrupts_us():  # type: ignore[attr-defined]
             raise RuntimeError("a destructor that interrupted asyncray cannot wait for results")
 
-    def park(self, gate: Any, timeout: float | None) -> bool:
+    def may_block(self) -> bool:
+        """Whether the calling thread may wait."""
+        try:
+            self.check_may_block("")
+        except RuntimeError:
+            return False
+        return True
+
+    def park(self, gate: Any, timeout: float | None, what: What | None = None) -> bool:
         """Wait for a gate, as a task that gives its CPU back while it does."""
         if timeout is not None and timeout <= 0:
             return bool(gate.acquire(blocking=False))
-        waiter = self._scope.before_wait()
+        waiter = self._scope.before_wait(what)
         try:
             return self._parker.park(gate, timeout)
         finally:
@@ -81,7 +91,7 @@ class Waits:
         self._register(pending, countdown)
         try:
             self._session.fetch(pending, whole=True)
-            opened = self.park(countdown.gate, timeout)
+            opened = self.park(countdown.gate, timeout, functools.partial(_all_of, pending))
         finally:
             # Also when the gate was opened: a failure opens it while others are pending.
             self._owner.remove_waiter(pending, countdown)
@@ -112,13 +122,13 @@ class Waits:
             self._register(pending, countdown)
             try:
                 self._session.fetch(pending, whole=True)
-                await self.suspend(waiter.future)
+                await self.suspend(waiter.future, functools.partial(_all_of, pending))
             finally:
                 self._owner.remove_waiter(pending, countdown)
 
-    async def suspend(self, future: asyncio.Future[None]) -> None:
+    async def suspend(self, future: asyncio.Future[None], what: What | None = None) -> None:
         """Await a future, as a task that gives its CPU back while it does."""
-        waiter = self._scope.before_wait()
+        waiter = self._scope.before_wait(what)
         try:
             await future
         finally:
@@ -183,7 +193,9 @@ class Waits:
 
     def _count_as_wait(self, record: ObjectRecord, callback: Callback) -> None:
         """A task that adds a callback on its loop, or makes a future, is going to wait for that."""
-        waiter = self._scope.before_wait() if record.state == PENDING else None
+        if record.state != PENDING:
+            return
+        waiter = self._scope.before_wait(functools.partial(_all_of, [record]))
         if waiter is not None:
             callback.at_end = lambda: self._scope.after_wait(waiter)
 
@@ -198,6 +210,12 @@ class Waits:
         for waiter in found:
             waiter.end()
         return len(found)
+
+
+def _all_of(records: Sequence[ObjectRecord]) -> tuple[list[ObjectRecord], int]:
+    """What a wait for all of *records* still waits for."""
+    left = [record for record in records if record.state <= 0]
+    return left, len(left)
 
 
 def pending_of(records: Sequence[ObjectRecord]) -> list[ObjectRecord]:

@@ -45,6 +45,8 @@ _READ_BYTES: Final = 256 * 1024
 _READS: Final = 8
 #: Seconds for a hello: a process that is stopped or swapped out for a moment may still say it.
 HELLO_S: Final = 10.0
+#: Seconds until another look at those who want to connect, when there was no descriptor for them.
+_ACCEPT_AGAIN_S: Final = 0.5
 #: Buffers handed to one sendmsg; the kernel's limit is 1024.
 _VECTORS: Final = 512
 _UCRED: Final = struct.Struct("3i")
@@ -371,6 +373,8 @@ class UnixListener(StreamListener):
         except OSError:
             self._sock.close()
             raise
+        #: Set while there are no descriptors to accept with.
+        self._paused: Timer | None = None
         network.loop.add_reader(self._sock.fileno(), self._accept)
 
     def _accept(self) -> None:
@@ -380,10 +384,18 @@ class UnixListener(StreamListener):
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                # Out of descriptors, say: those who wait stay in the backlog until there are some again.
+                # Out of descriptors, say: those who wait stay in the backlog until there are some again. The
+                # loop would tell of them again at once, and nothing tells of free descriptors: look later.
                 _log.warning("cannot accept a connection at %s: %s", self.address, error)
+                loop, fd = self._network.loop, self._sock.fileno()
+                loop.remove_reader(fd)
+                self._paused = loop.call_later(_ACCEPT_AGAIN_S, self._resume)
                 return
             self._greet(sock)
+
+    def _resume(self) -> None:
+        self._paused = None
+        self._network.loop.add_reader(self._sock.fileno(), self._accept)
 
     def _greet(self, sock: socket.socket) -> None:
         uid = peer_uid(sock)
@@ -397,6 +409,8 @@ class UnixListener(StreamListener):
         self._sock.close()
 
     def close(self) -> None:
+        if self._paused is not None:
+            self._paused.cancel()
         if self._sock.fileno() >= 0:
             self._network.loop.remove_reader(self._sock.fileno())
             self._sock.close()

@@ -21,7 +21,8 @@ class Boot:
     driver_process_id: bytes
     #: Units by name, as in resources.Resources.
     resources: dict[str, int]
-    gpu_ids: list[int] = field(default_factory=list)
+    #: Its GPUs, as CUDA_VISIBLE_DEVICES names them; elsewhere they go by their places in this list.
+    gpus: list[str] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     preload: list[str] = field(default_factory=list)
     #: The driver's runtime environment, packed; workers are started ahead for it.
@@ -48,7 +49,7 @@ class Boot:
                 "driver_pid": self.driver_pid,
                 "driver_process_id": self.driver_process_id,
                 "resources": self.resources,
-                "gpu_ids": self.gpu_ids,
+                "gpus": self.gpus,
                 "labels": self.labels,
                 "preload": self.preload,
                 "environment": self.environment,
@@ -73,11 +74,12 @@ class Boot:
 
     def for_worker(self, number: int, mode: str, environment: bytes, gpus: tuple[int, ...]) -> dict[str, Any]:
         """What one worker must know; plain values."""
+        names = [self.gpus[gpu] for gpu in gpus]
         return {
             "number": number,
             "mode": mode,
             "environment": environment,
-            "facts": {"resources": self.resources, "labels": self.labels, "gpus": list(gpus)},
+            "facts": {"resources": self.resources, "labels": self.labels, "gpus": names},
             "config": self.config.to_wire(),
             "session_id": self.credentials.session_id,
             "token": self.credentials.token,

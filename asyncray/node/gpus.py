@@ -8,16 +8,16 @@ import re
 _DEVICE = re.compile(r"nvidia(\d+)")
 
 
-def visible_gpus(environ: dict[str, str] | None = None, devices: str = "/dev") -> list[int]:
-    """The indices of the GPUs that this process may use, in order.
+def visible_gpus(environ: dict[str, str] | None = None, devices: str = "/dev") -> list[str]:
+    """The GPUs that this process may use, in order, as CUDA_VISIBLE_DEVICES would name them.
 
-    CUDA_VISIBLE_DEVICES narrows what the machine has; entries that are no indices (UUIDs) count by position.
+    That variable narrows what the machine has: to indices, or to UUIDs, which only the driver could check.
     """
     visible = (os.environ if environ is None else environ).get("CUDA_VISIBLE_DEVICES")
     found = sorted(int(device[1]) for device in map(_DEVICE.fullmatch, os.listdir(devices)) if device)
     if visible is None or not found:
-        return found
+        return list(map(str, found))
     entries = [entry.strip() for entry in visible.split(",") if entry.strip()]
     if all(entry.isdigit() for entry in entries):
-        return [int(entry) for entry in entries if int(entry) in found]
-    return list(range(len(entries)))
+        return [entry for entry in entries if int(entry) in found]
+    return entries

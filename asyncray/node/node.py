@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..exceptions import ProtocolError
 from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
+from ..state.deaths import Deaths
+from ..state.ranking import MARGIN
 from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
+from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .census import Census
@@ -48,7 +52,7 @@ class Node:
         self._config = boot.config
         self._driver = driver
         ceiling, self._limit = _most_workers(machine, boot.config.worker_memory_estimate_bytes)
-        self.scheduler = Scheduler(Resources.from_wire(boot.resources), boot.gpu_ids, ceiling)
+        self.scheduler = Scheduler(Resources.from_wire(boot.resources), range(len(boot.gpus)), ceiling)
         self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
         self.pool = machine.make_pool(self._logs, self._connected, self._died)
         self.pool.warnings = self._warn
@@ -57,7 +61,11 @@ class Node:
         self._told_waiting: dict[bytes, bool] = {}
         self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
         self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
+        #: Owners that were told of priorities, and the ranks they were told, by owner and class.
+        self._told_ranked: set[bytes] = set()
+        self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
+        self._deaths = Deaths()
         use_of = machine.memory_use
         self._memory = (
             None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
@@ -130,11 +138,17 @@ class Node:
         try:
             for environment in (description or ())[2:3]:
                 variables_of(environment)
-            self.scheduler.want(sender, number, description, count, name)
+            self.scheduler.want(sender, number, description, count, name, self._now())
         except KeyError:
             raise ProtocolError(f"class {number} was never described") from None
         except ValueError as error:
             raise ProtocolError(f"class {number}: {error}") from error
+        self._schedule()
+
+    def _rank(self, sender: bytes, number: int, lead_s: float) -> None:
+        if number < 0 or not isfinite(lead_s):
+            raise ProtocolError(f"class {number} cannot be {lead_s} seconds ahead")
+        self.scheduler.rank(sender, number, self._now() - lead_s)
         self._schedule()
 
     def _return(self, sender: bytes, number: int) -> None:
@@ -183,6 +197,8 @@ class Node:
             ]
         if question == "store":
             return self.grants.told()
+        if question == "waiting":
+            return {**report(scheduler), "processes": self._processes()}
         return {"error": f"a node cannot answer {question!r}"}
 
     def _need(self, sender: bytes, number: int, size: int, count: int) -> None:
@@ -208,6 +224,20 @@ class Node:
 
     def _send_to(self, process_id: bytes, message: Message) -> None:
         self._owners[process_id].send(message)
+
+    def _processes(self) -> list[list[Any]]:
+        """Every process that can be asked: its id, its address, its pid; the driver first."""
+        boot = self._boot
+        address = f"asyncray-{boot.credentials.session_id.hex()}-{boot.driver_process_id.hex()}"
+        workers = [p for p in self.pool.processes.values() if p.address]
+        return [
+            [boot.driver_process_id, address, boot.driver_pid],
+            *([process.worker.process_id, process.address, process.pid] for process in workers),
+        ]
+
+    def _stalled(self, sender: bytes) -> None:
+        """A call has waited for the same for long: the driver looks for tasks that wait for each other."""
+        self._driver.send([m.STALLED])
 
     def _logged(self, sender: bytes, count: int) -> None:
         self._check_driver(sender)
@@ -279,14 +309,35 @@ class Node:
             if self._told_waiting.get(process_id, False) != others:
                 self._told_waiting[process_id] = others
                 connection.send([m.WANTED, others])
+        if self.scheduler.ranked:
+            self._tell_ranks()
+
+    def _tell_ranks(self) -> None:
+        """Tell owners that priorities are used, and for which of their leases something better waits."""
+        for process_id, connection in self._owners.items():
+            if process_id not in self._told_ranked:
+                self._told_ranked.add(process_id)
+                connection.send([m.RANKED])
+        outbids, told, now = self.scheduler.outbids(), self._told_outbids, self._now()
+        for key in [key for key in told if key not in outbids]:
+            del told[key]
+            self._owners[key[0]].send([m.OUTBID, key[1], None])
+        for key, rank in outbids.items():
+            if key not in told or abs(told[key] - rank) >= MARGIN * self._config.priority_ageing_s:
+                told[key] = rank
+                self._owners[key[0]].send([m.OUTBID, key[1], now - rank])
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
         grant = self.scheduler.gone(worker)
-        if grant is not None and grant.demand.owner in self._owners:
-            self._owners[grant.demand.owner].send([m.LOST, grant.number, kind, text, process.running()])
-        if worker.process_id:
-            self._owner_gone(worker.process_id)
+        lost = None if grant is None else [m.LOST, grant.number, kind, text, process.running()]
+        orphans = self._owner_gone(worker.process_id) if worker.process_id else []
+
+        def tell() -> None:
+            if grant is not None and lost is not None and grant.demand.owner in self._owners:
+                self._owners[grant.demand.owner].send(lost)
+
+        self._deaths.died(worker.number, orphans, tell)
         if kind == UNFORKED and self.scheduler.workers:
             self.scheduler.max_workers = len(self.scheduler.workers)
             self._limit = text
@@ -295,16 +346,30 @@ class Node:
             self._deny(demand, f"{prefix}no worker could be started for it: {text}")
         self._schedule()
 
-    def _owner_gone(self, owner: bytes) -> None:
-        """What a dead owner had running has nowhere to report to: its workers end too."""
+    def _owner_gone(self, owner: bytes) -> list[int]:
+        """What a dead owner had running has nowhere to report to: its workers end, too. Returns which.
+
+        They are told, so that their tasks can clean up, and killed after the grace of a cancelled task.
+        """
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
         self.census.gone(owner)
+        self._told_ranked.discard(owner)
+        for key in [key for key in self._told_outbids if key[0] == owner]:
+            del self._told_outbids[key]
+        orphans = []
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
             if process is not None:
-                self.pool.kill(process, "owner", "the process that had called for its task died")
+                process.connection.send([m.ORPHANED])
+                self._loop.call_later(self._config.cancel_grace_s, self._end_orphan, process)
+                orphans.append(process.worker.number)
+        return orphans
+
+    def _end_orphan(self, process: WorkerProcess) -> None:
+        if self.pool.processes.get(process.worker.number) is process:
+            self.pool.kill(process, "owner", "the process that had called for its task died")
 
     # --- idle workers -------------------------------------------------------------------------------------
 
@@ -351,11 +416,13 @@ class Node:
 
     _HANDLERS: ClassVar[dict[int, Callable[..., None]]] = {
         m.WANT: _want,
+        m.RANK: _rank,
         m.RETURN: _return,
         m.KILL: _kill,
         m.BLOCKED: _blocked,
         m.KEEP: _keep,
         m.ASK: _ask,
+        m.STALLED: _stalled,
         m.LOGGED: _logged,
         m.NEED: _need,
         m.GIVE: _give,

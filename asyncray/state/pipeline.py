@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .ranking import TaskQueue, put_back
 from .tasks import ASSIGNED, DONE, RECALLED, Task, step
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class Lease:
     """A worker lent to this owner for one scheduling class."""
 
     __slots__ = (
-        "blocked", "closing", "group", "idle_since", "in_flight", "link", "lost", "number", "progress",
-        "recalling", "suspect",
+        "blocked", "closing", "deaf", "group", "idle_since", "in_flight", "link", "lost", "number",
+        "progress", "recalling", "suspect",
     )  # fmt: skip
 
     def __init__(self, number: int, group: SchedulingClass, link: Any) -> None:
@@ -45,6 +46,9 @@ class Lease:
         self.blocked = False
         #: It is being given back, or its worker is lost.
         self.closing = False
+        #: Numbers of coroutines for which their worker must end: they are to be killed, or have not ended in
+        #: the time that a cancel leaves them.
+        self.deaf: set[int] = set()
         #: The worker's death was announced: (kind, explanation).
         self.lost: tuple[str, str] | None = None
         #: Seconds on the loop clock; None while it has tasks.
@@ -52,7 +56,11 @@ class Lease:
 
     def accepts(self) -> bool:
         """Whether tasks may be sent here at all."""
-        return not (self.recalling or self.blocked or self.closing)
+        return not (self.recalling or self.blocked or self.closing or self.deaf)
+
+    def is_fresh(self) -> bool:
+        """Whether it has had no task yet."""
+        return not self.progress and not self.in_flight
 
 
 class SchedulingClass:
@@ -74,7 +82,8 @@ class SchedulingClass:
         self.max_depth = max_depth
         #: Whether tasks share a worker at the same time (coroutines) instead of one after the other.
         self.concurrent = False
-        self.queue: deque[Task] = deque()
+        #: A deque, or a heap while tasks of different priorities wait; see state.ranking.
+        self.queue: TaskQueue = deque()
         #: How many in the queue were cancelled there; a pass drops them.
         self.dead = 0
         #: The loop will look at this class soon: nobody else need ask it to.
@@ -83,12 +92,18 @@ class SchedulingClass:
         #: Leases last asked of the node.
         self.demanded = 0
 
-    def assign(self) -> list[tuple[Lease, list[Task]]]:
-        """Decide which queued tasks go where, now."""
+    def assign(self, *, fresh_only: bool = False) -> list[tuple[Lease, list[Task]]]:
+        """Decide which queued tasks go where, now.
+
+        Args:
+            fresh_only: Use only leases that have had no task yet: the others are wanted for something better.
+        """
         if not self.demand():
             self.empty()
             return []
         open_leases = [lease for lease in self.leases.values() if lease.accepts() and self._room(lease)]
+        if fresh_only:
+            open_leases = [lease for lease in open_leases if lease.is_fresh()]
         if not open_leases:
             return []
         # Idle ones first: with fewer tasks than leases, nobody queues behind a busy worker.
@@ -125,7 +140,7 @@ class SchedulingClass:
                 continue
             step(task, event)
             task.lease = None
-            self.queue.appendleft(task)
+            self.queue = put_back(self.queue, task)
 
     def _room(self, lease: Lease) -> bool:
         return len(lease.in_flight) < self.max_depth
@@ -149,6 +164,8 @@ class SchedulingClass:
             task.lease = lease
             in_flight[task.number] = task
             taken.append(task)
+        if not queue and type(queue) is not deque:
+            self.queue = deque()
         return taken
 
 

@@ -8,12 +8,17 @@ Rule 1: a lease holds its resources from its grant to its end; a worker whose ta
         CPU taken back for that time, and takes it again when it goes on, even where none is free.
 Rule 2: the deepest call goes first. A task that waits for its child would otherwise lose the CPU that it
         gave back to yet another task that will wait, until the machine is full of waiting processes.
-Rule 3: nothing is started that could not be granted at once.
+Rule 3: nothing is started that could not be granted at once, and of each kind only as many workers at a time
+        as there are CPUs: more would not be up sooner, and by then the calls may have been done.
+Rule 4: among demands of one depth the better rank goes first (state.ranking), then the order of asking. A
+        demand that says nothing of ranks has that of a task without priority that waits since it was asked.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from ..resources import UNITS, NodeResources, Resources
@@ -29,6 +34,9 @@ RETIRING: Final = "retiring"
 
 #: Starts in a row that may fail before nothing more is started for what is asked.
 _MOST_FAILURES: Final = 3
+
+#: Workers of one kind that may be started at a time on any machine.
+_FEWEST_STARTING: Final = 2
 
 #: How a worker runs calls: one after the other, or as coroutines.
 MODES: Final = ("sync", "async")
@@ -69,6 +77,8 @@ class Demand:
     depth: int = 0
     #: Position in the order of first asking, among equals.
     order: int = 0
+    #: The rank of its first task, on the node's clock.
+    rank: float = 0.0
     #: Name of the first task that waits.
     name: str = ""
     warned: bool = False
@@ -100,12 +110,30 @@ class Plan:
     infeasible: list[Demand] = field(default_factory=list)
 
 
+class _Supply:
+    """What a pass has not promised to a demand yet."""
+
+    def __init__(self, available: Mapping[str, int], workers: Iterable[Worker]) -> None:
+        #: Units by resource.
+        self.spare = dict(available)
+        #: Workers of each pool that are being started, with those that the pass adds.
+        self.starting = Counter(worker.pool for worker in workers if worker.state == STARTING)
+        #: And those among them that were started before it.
+        self.coming = self.starting.copy()
+
+    def take(self, resources: Resources) -> None:
+        """One demand's worth of resources is promised."""
+        for name, units in resources.items():
+            self.spare[name] -= units
+
+
 class Scheduler:
     """The node's tables of demands, workers and leases."""
 
     def __init__(self, total: Resources, gpu_ids: Iterable[int], max_workers: int) -> None:
         self.resources = NodeResources(total)
         self.max_workers = max_workers
+        self._most_starting = max(_FEWEST_STARTING, total.get("CPU", 0) // UNITS)
         self.workers: dict[int, Worker] = {}
         self.grants: dict[int, Grant] = {}
         self.demands: dict[tuple[bytes, int], Demand] = {}
@@ -113,12 +141,24 @@ class Scheduler:
         self._gpus = dict.fromkeys(gpu_ids, UNITS)
         #: How many starts in a row have failed, and the newest worker at that time, by mode and environment.
         self._failures: dict[tuple[str, bytes], tuple[int, int]] = {}
+        #: Ranks of classes that want nothing yet.
+        self._ranks: dict[tuple[bytes, int], float] = {}
+        #: Whether anybody uses priorities.
+        self.ranked = False
         self._next_grant = 1
         self._next_order = 1
 
     # --- events -------------------------------------------------------------------------------------------
 
-    def want(self, owner: bytes, number: int, description: list[Any] | None, count: int, name: str) -> None:
+    def want(
+        self,
+        owner: bytes,
+        number: int,
+        description: list[Any] | None,
+        count: int,
+        name: str,
+        now: float = 0.0,
+    ) -> None:
         """An owner wants *count* more leases of its class *number*.
 
         Raises:
@@ -135,8 +175,44 @@ class Scheduler:
             demand.order = self._next_order
             self._next_order += 1
             demand.depth = self.depth_of(owner)
+            demand.rank = self._ranks.pop(key, now)
         demand.count = count
         demand.name = name
+
+    def rank(self, owner: bytes, number: int, rank: float) -> None:
+        """An owner says how its class *number* ranks, with which it wants something or is about to."""
+        self.ranked = True
+        demand = self.demands.get((owner, number))
+        if demand is not None and demand.count:
+            demand.rank = rank
+        else:
+            self._ranks[owner, number] = rank
+
+    def outbids(self) -> dict[tuple[bytes, int], float]:
+        """By owner and class: the best rank that waits for what one lease of the class holds.
+
+        Only where that is better than what the class itself waits for. A demand for which one lease is not
+        enough is not among them: to wait for several, workers would have to idle.
+        """
+        free = self.resources.available
+        waiting = [d for d in self.demands.values() if d.count and not d.resources.fits(free)]
+        waiting.sort(key=lambda demand: (demand.rank, demand.order))
+        found: dict[tuple[bytes, int], float] = {}
+        # A lease whose task waits for others has given back what it can.
+        for holder in dict.fromkeys(grant.demand for grant in self.grants.values() if not grant.blocked):
+            if (holder.owner, holder.number) not in self.demands:
+                continue  # its owner is dead, and its workers are about to be
+            # What it will ask for next, only its owner will know.
+            own = holder.rank if holder.count else inf
+            room = Counter(free)
+            room.update(holder.resources)
+            for other in waiting:
+                if other.rank >= own:
+                    break
+                if other.depth >= holder.depth and other.resources.fits(room):
+                    found[holder.owner, holder.number] = other.rank
+                    break
+        return found
 
     def depth_of(self, owner: bytes) -> int:
         """How many calls deep an owner's running task is; 0 for a driver."""
@@ -213,7 +289,9 @@ class Scheduler:
     def owner_gone(self, owner: bytes) -> list[Grant]:
         """An owner is dead; returns the leases it held, which stay until their workers end."""
         for key in [key for key in self.demands if key[0] == owner]:
-            del self.demands[key]
+            self.demands.pop(key).count = 0
+        for key in [key for key in self._ranks if key[0] == owner]:
+            del self._ranks[key]
         return [grant for grant in self.grants.values() if grant.demand.owner == owner]
 
     def _end(self, grant: Grant) -> None:
@@ -231,25 +309,19 @@ class Scheduler:
     def assign(self) -> Plan:
         """Grant what can be granted; say what must be started for the rest."""
         plan = Plan()
-        # What further starts may count on: resources that this pass has not promised yet.
-        spare = dict(self.resources.available)
-        starting: dict[PoolKey, int] = {}
-        for worker in self.workers.values():
-            if worker.state == STARTING:
-                starting[worker.pool] = starting.get(worker.pool, 0) + 1
-        for demand in sorted(self.demands.values(), key=lambda d: (-d.depth, d.order)):
-            if demand.count:
-                self._serve(demand, plan, spare, starting)
+        supply = _Supply(self.resources.available, self.workers.values())
+        for demand in self.waiting():
+            self._serve(demand, plan, supply)
         return plan
 
-    def _serve(self, demand: Demand, plan: Plan, spare: dict[str, int], starting: dict[PoolKey, int]) -> None:
+    def _serve(self, demand: Demand, plan: Plan, supply: _Supply) -> None:
         if not self.resources.feasible(demand.resources):
             if not demand.warned:
                 demand.warned = True
                 plan.infeasible.append(demand)
             return
         wanted = demand.count
-        while wanted and demand.resources.fits(spare):
+        while wanted and demand.resources.fits(supply.spare):
             gpus = self._choose_gpus(demand)
             if gpus is None:
                 return
@@ -257,16 +329,18 @@ class Scheduler:
             worker = self._idle(pool)
             if worker is not None:
                 self._grant(demand, worker, gpus, plan)
-            elif starting.get(pool, 0):
-                starting[pool] -= 1
+            elif supply.coming[pool]:
+                supply.coming[pool] -= 1
+            elif supply.starting[pool] >= self._most_starting:
+                return
             elif len(self.workers) + len(plan.starts) >= self.max_workers:
                 self._make_room(demand, plan)
                 return
             else:
                 plan.starts.append(pool)
+                supply.starting[pool] += 1
             wanted -= 1
-            for name, units in demand.resources.items():
-                spare[name] -= units
+            supply.take(demand.resources)
 
     def _make_room(self, demand: Demand, plan: Plan) -> None:
         """No further worker may be started: wait, let an idle one of another pool go, or refuse.
@@ -324,6 +398,12 @@ class Scheduler:
         return tuple(whole[:count]) if len(whole) >= count else None
 
     # --- questions ----------------------------------------------------------------------------------------
+
+    def waiting(self) -> list[Demand]:
+        """The demands that are not met, in the order in which they are served."""
+        demands = [demand for demand in self.demands.values() if demand.count]
+        demands.sort(key=lambda d: (-d.depth, d.rank, d.order))
+        return demands
 
     def somebody_waits(self) -> bool:
         """Whether a demand that could be met one day is not."""

@@ -13,7 +13,7 @@ Rule 3: no I/O, no clock, no lock: the owner calls this under its own.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..exceptions import InternalError
 
@@ -72,7 +72,7 @@ class Descriptor:
 
     __slots__ = (
         "__weakref__", "average_s", "blob", "function", "function_id", "group", "holds", "max_retries",
-        "name", "number", "options", "returns",
+        "name", "number", "options", "priority", "returns", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, function_id: bytes, blob: bytes) -> None:
@@ -89,6 +89,10 @@ class Descriptor:
         self.returns = 1
         #: Re-runs after a failure of the system; -1 is without end.
         self.max_retries = 3
+        #: Seconds that a call may take, from the call to its end; None is as long as it takes.
+        self.timeout_s: float | None = None
+        #: Higher goes first; see state.ranking.
+        self.priority = 0
         #: Set before any call is made.
         self.group: SchedulingClass = None  # type: ignore[assignment]
         #: Measured seconds of one call, a moving average; None until one has ended.
@@ -97,12 +101,19 @@ class Descriptor:
         self.holds: tuple[ObjectRef[Any], ...] = ()
 
 
+class Enclosing(Protocol):
+    """What must know when a task has ended."""
+
+    def ended(self, task: Task) -> None:
+        """Nothing of the task runs any more."""
+
+
 class Task:
     """One call that this process owns."""
 
     __slots__ = (
-        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "extras", "holds",
-        "lease", "missing", "number", "parent", "records", "retries", "state",
+        "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "enclosures", "extras",
+        "holds", "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "terms",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -129,10 +140,23 @@ class Task:
         #: Number of the task that made the call; None in a driver.
         self.parent: int | None = None
         self.cancelled = False
+        #: What the call is subject to, see client.terms; None for almost all.
+        self.terms: Any = None
+        #: Its place among tasks of different priorities, see state.ranking; 0.0 while there are none.
+        self.rank = 0.0
+        #: Who must hear of its real end: of its worker's answer or death. None iff nobody.
+        self.enclosures: list[Enclosing] | None = None
 
     def release(self) -> None:
-        """Let go of the arguments: nobody will need them any more."""
+        """It has really ended: let go of the arguments and terms, because nobody will need them any more."""
         self.arguments = self.dependencies = self.holds = None
+        if self.terms is not None:
+            self.terms.let_go()
+            self.terms = None
+        if self.enclosures is not None:
+            enclosures, self.enclosures = self.enclosures, None
+            for enclosure in enclosures:
+                enclosure.ended(self)
 
     def story(self) -> list[str]:
         """What is known of this task, for an error message."""
@@ -141,6 +165,12 @@ class Task:
             f"state {STATE_NAMES[self.state]}, attempt {self.attempt}, retries left {self.retries}",
             f"missing arguments {self.missing}, cancelled {self.cancelled}",
         ]
+
+
+def is_in_flight(task: Task) -> bool:
+    """Whether a worker has the task and has not answered; it may have been cancelled."""
+    lease = task.lease
+    return lease is not None and lease.in_flight.get(task.number) is task
 
 
 def step(task: Task, event: int) -> None:

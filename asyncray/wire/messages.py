@@ -57,6 +57,19 @@ BORROW: Final = 65
 BORROWED: Final = 66
 RELEASE: Final = 67
 UNPIN: Final = 68
+# --- what waits for what: any two processes; STALLED goes to the driver, through the node -------------------
+INQUIRE: Final = 92
+REPLY: Final = 93
+STALLED: Final = 94
+
+# --- control: priorities -----------------------------------------------------------------------------------
+OUTBID: Final = 87
+RANK: Final = 88
+RANKED: Final = 89
+# --- peer, again -------------------------------------------------------------------------------------------
+ENDED: Final = 91
+# --- control: a node and a worker ---------------------------------------------------------------------------
+ORPHANED: Final = 90
 
 # --- store: a process and its node, or two processes ------------------------------------------------------
 NEED: Final = 126
@@ -97,6 +110,8 @@ OUTPUT_MARK: Final = b"\0asyncray-task:"
 _STATUSES: Final = {"RESULTS": (OK, ERROR, ERROR_RETRY, MANY, CANCELLED), "VALUES": (OK, ERROR, ELSEWHERE)}
 
 _NUMBER = (int, float)
+_SIGNED = (float, int)
+_SIGNED_OR_NONE = (float, int, type(None))
 _TEXT_OR_NONE = (str, type(None))
 
 #: Message number -> name and the types of its fields. ``object`` admits anything.
@@ -192,6 +207,23 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     TELL: ("TELL", (int,)),
     # number of the question, rows about objects, see client.inventory
     TOLD: ("TOLD", (int, list)),
+    # class number, seconds that the best task which waits for what its leases hold is ahead of a new one
+    # without priority; None: none waits
+    OUTBID: ("OUTBID", (int, _SIGNED_OR_NONE)),
+    # class number, seconds that its first waiting task is ahead of a new one without priority
+    RANK: ("RANK", (int, _SIGNED)),
+    # somebody uses priorities: say how your classes rank
+    RANKED: ("RANKED", ()),
+    # request number, objects whose tasks' real end is asked for; none of them in the answer
+    ENDED: ("ENDED", (int, list)),
+    # whoever called for what the worker runs is dead: it has a grace to end
+    ORPHANED: ("ORPHANED", ()),
+    # request number, question, argument
+    INQUIRE: ("INQUIRE", (int, str, object)),
+    # request number, answer
+    REPLY: ("REPLY", (int, object)),
+    # a call has waited for the same for long
+    STALLED: ("STALLED", ()),
 }
 
 

@@ -281,6 +281,11 @@ def wire_bytes(payload: Payload) -> int:
     return refs + (_PLACE_BYTES if type(payload) is Stored else size_bytes(payload))
 
 
+def scalar_bytes(value: Scalar) -> int:
+    """How many bytes a scalar takes in a frame, at most."""
+    return 9 if type(value) is not str else 5 + (len(value) if value.isascii() else len(value.encode()))
+
+
 def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:
     """A payload as a field of a message; its buffers are added to the frame's."""
     if type(payload) is Stored:

@@ -7,20 +7,24 @@ No task group or cancel scope surrounds them: level cancellation would cancel th
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
-from .calls import Call, Runner, call_user, take_buffers
+from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
 from .output import flush
+from .running import RunningCalls, task_stack
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.connection import Connection
     from ..wire.frames import Buffer, Message
@@ -70,10 +74,16 @@ class AsyncWorker:
         self._end = end
         self._runner = Runner(session, end)
         self._owners: dict[bytes, AsyncOwner] = {}
+        #: Those whose connection has closed, and whose calls may still be cleaning up.
+        self._gone: list[AsyncOwner] = []
         scope.concurrent = True
+        RunningCalls(session, scope, self._running)
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
+        #: Nobody is left to call: the worker ends with its last call.
+        self._orphaned = False
 
     def _on_owner(self, connection: Connection) -> None:
         owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes)
@@ -86,8 +96,10 @@ class AsyncWorker:
         self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
-        for task, _ in owner.running.values():
-            task.cancel()
+        if owner.running:
+            self._gone.append(owner)
+        for task, call in list(owner.running.values()):
+            self._cancel(owner, task, call, force=False, recursive=True)
 
     def _on_message(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
         if message[0] == m.DESCRIBE:
@@ -103,6 +115,8 @@ class AsyncWorker:
         for row in message[1]:
             call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
+            if call.extras:
+                take_terms(call, self._clock())
             if call.number not in owner.running:  # else it was repeated
                 self._start(owner, call)
 
@@ -110,17 +124,23 @@ class AsyncWorker:
         self._scope.begin(call)
         context = copy_context()
         context.run(running_call.set, call)
+        if call.extras:
+            self._runner.enclose(call)
+        context.run(enclosing.set, call.enclosure)
         name = f"{call.function.name}-{call.number}"
         task = self._session.loop.create_task(self._run(owner, call), name=name, context=context)
         owner.running[call.number] = (task, call)
 
     async def _run(self, owner: AsyncOwner, call: Call) -> None:
-        started = self._clock()
+        call.since = started = self._clock()
         buffers: list[Buffer] = []
         row = await self._outcome(call, buffers)
+        if call.enclosure is not None:
+            await self._await_end(call, call.enclosure, failed=row[1] not in (m.OK, m.MANY))
         flush()
         del owner.running[call.number]
         self._scope.end(call)
+        self._leave_if_orphaned()
         busy_s = self._clock() - started
         kept = self._runner.kept(call)
         if kept:
@@ -159,6 +179,34 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 
+    async def _await_end(self, call: Call, enclosure: Enclosure, *, failed: bool) -> None:
+        """Wait until all that a call has called for has ended, too; a failed one takes it along."""
+        if failed:
+            enclosure.cancel()
+        while not enclosure.is_empty():
+            try:
+                await enclosure.wait_async()
+            except asyncio.CancelledError:
+                if call.cancelled:  # else user code has left it behind in this task
+                    enclosure.cancel()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its calls are cancelled, and this worker ends after them."""
+        self._orphaned = True
+        for owner in list(self._owners.values()):
+            for task, call in list(owner.running.values()):
+                self._cancel(owner, task, call, force=False, recursive=True)
+        self._leave_if_orphaned()
+
+    def _leave_if_orphaned(self) -> None:
+        if self._orphaned and not any(owner.running for owner in (*self._owners.values(), *self._gone)):
+            self._session.when_unneeded(self._end.leave)
+
+    def _running(self) -> list[tuple[Call, Callable[[], str]]]:
+        """The calls that run now, and what tells where each stands."""
+        running = [item for owner in self._owners.values() for item in owner.running.values()]
+        return [(call, functools.partial(task_stack, task)) for task, call in running if call.started]
+
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""
         function = call.function
@@ -183,6 +231,8 @@ class AsyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             owner.report()
             self._end.at_once()

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
+from ..client.enclosures import WHOLE, Enclosure
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..client.store import Prepared
+from ..client.terms import REMAINING, check_terms, enter_terms
 from ..exceptions import ObjectStoreFullError, ProtocolError, RayTaskError
 from ..state.objects import READY, ObjectRecord, unconfirmed
 from ..wire import messages as m
@@ -49,8 +51,8 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "dependencies", "extras", "feed", "function", "keywords", "number", "owner",
-        "positional", "refs", "serial", "started",
+        "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "function",
+        "keywords", "number", "owner", "positional", "refs", "serial", "since", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -66,6 +68,8 @@ class Call:
         self.feed = feed
         #: This worker's number for the call: what its children name as their parent.
         self.serial = 0
+        #: When it began, in seconds on the worker's clock; -1 before that.
+        self.since = -1.0
         self.positional: Sequence[Any] = ()
         self.keywords: dict[str, Any] = {}
         #: References that came with the call: inside its arguments, their values, its function. Held while
@@ -74,6 +78,10 @@ class Call:
         self.cancelled = False
         #: Whether its coroutine has taken its first step: one that has not would never see a CancelledError.
         self.started = False
+        #: Seconds on the session's clock at which its owner will give it up; None: never.
+        self.deadline: float | None = None
+        #: What it calls for must end with it; None for calls that do not belong to an enclosure themselves.
+        self.enclosure: Enclosure | None = None
 
     def clear(self) -> None:
         """Let go of what came with the call. It is over, but what it has left behind may still name it."""
@@ -134,6 +142,18 @@ def take_buffers(call: Call) -> None:
     call.dependencies = taken
 
 
+def take_terms(call: Call, now: float) -> None:
+    """Note when a call that has come just now must be done.
+
+    Raises:
+        ProtocolError: when what it is subject to is malformed.
+    """
+    check_terms(call.extras)
+    remaining = call.extras.get(REMAINING)
+    if remaining is not None:
+        call.deadline = now + remaining
+
+
 class Runner:
     """Runs calls; what both modes of a worker share."""
 
@@ -141,6 +161,11 @@ class Runner:
         self.session = session
         self._end = end
         self._pid = session.identity.pid
+
+    def enclose(self, call: Call) -> None:
+        """Give a call with extras what they ask for."""
+        if call.extras.get(WHOLE):
+            call.enclosure = Enclosure()
 
     # --- arguments ----------------------------------------------------------------------------------------
 
@@ -155,6 +180,9 @@ class Runner:
             self._hold(call, function.addresses)
         loaded = function.load()
         function.addresses = ()
+        if call.extras:
+            # After the function: what defines a carried variable has been imported by then.
+            enter_terms(call.extras, call.deadline)
         return loaded
 
     def decode(self, call: Call) -> None:

@@ -175,7 +175,7 @@ def _apply_environment(settings: dict[str, Any]) -> str:
     os.environ.update(RuntimeEnv(env_vars=later).environment(os.environ))
     gpus = settings["facts"]["gpus"]
     if gpus or "CUDA_VISIBLE_DEVICES" not in dict(environment.env_vars):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     try:
         if environment.working_dir is not None:
             os.chdir(environment.working_dir)

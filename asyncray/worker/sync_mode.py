@@ -14,21 +14,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
+from ..client.carried import any_carried
+from ..client.enclosures import enclosed
 from ..exceptions import ProtocolError
 from ..net.channel import TaskChannel
 from ..wire import messages as m
 from ..wire.handshake import check_refusal
 from ..wire.values import BufferFeed, field_bytes
-from .calls import Call, Runner, call_user, take_buffers
+from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import Function, FunctionTable, let_go
 from .output import announce, flush
+from .running import RunningCalls, thread_stack
 from .scope import WorkerScope, running_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..client.enclosures import Enclosure
     from ..client.session import Session
     from ..net.channel import Arrivals
     from ..net.connection import Connection
@@ -116,14 +121,19 @@ class SyncWorker:
         self._gather_bytes = min(_GATHER_BYTES, session.config.batch_bytes)
         #: Functions that owners are done with, to be dropped outside the lock: that may run destructors.
         self._forgotten: list[Function] = []
+        #: Where the calls run, once they do.
+        self._thread = 0
+        RunningCalls(session, scope, self._running)
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
+        session.on_node_message[m.ORPHANED] = self._on_orphaned
 
     # --- the main thread ----------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run calls until the worker must go."""
+        self._thread = threading.get_ident()
         while not self._leaving:
             if (taken := self._next()) is None:
                 self._fill()
@@ -184,16 +194,22 @@ class SyncWorker:
         for row in rows:
             call = Call(process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
+            if call.extras:
+                take_terms(call, self._clock())
             self._inbox.append((owner, call))
 
     def _run(self, owner: Owner, call: Call) -> None:
         if call.function.report_first:
             owner.report()
         self._mark[0] = call.number
-        started = self._clock()
+        call.since = started = self._clock()
         self._scope.begin(call)
         buffers: list[Buffer] = []
-        row = self._outcome(call, started, buffers)
+        if call.extras or any_carried():
+            # What the call sets, or has set for it, must not be found by the next.
+            row = copy_context().run(self._whole, call, started, buffers)
+        else:
+            row = self._outcome(call, started, buffers)
         self._current = None
         self._scope.end(call)
         kept = self._runner.kept(call)
@@ -227,6 +243,30 @@ class SyncWorker:
         finally:
             flush()
             running_call.reset(token)
+
+    def _whole(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
+        """As _outcome, for a call with extras: one of an enclosure ends after all it has called for."""
+        self._runner.enclose(call)
+        enclosure = call.enclosure
+        if enclosure is None:
+            return self._outcome(call, started, buffers)
+        with enclosed(enclosure):
+            row = self._outcome(call, started, buffers)
+        if row[1] not in (m.OK, m.MANY):
+            enclosure.cancel()
+        token = running_call.set(call)
+        try:
+            self._await_end(enclosure)
+        finally:
+            running_call.reset(token)
+        return row
+
+    def _await_end(self, enclosure: Enclosure) -> None:
+        while not enclosure.is_empty():
+            try:
+                enclosure.wait()
+            except KeyboardInterrupt:  # the call is cancelled while it waits
+                enclosure.cancel()
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
         soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
@@ -322,6 +362,8 @@ class SyncWorker:
         call.cancelled = True
         if recursive:
             self._session.cancel_children(call.serial, force=force)
+            if call.enclosure is not None:
+                call.enclosure.cancel()
         if force:
             self._kill_running(owner, call)
             return
@@ -335,6 +377,19 @@ class SyncWorker:
                 self._hand_back(owner, m.BLOCKS)
                 owner.report()
                 self._end.at_once()
+
+    def _on_orphaned(self) -> None:
+        """The owner of what runs here is dead: its call is cancelled, and this worker ends after it."""
+        self.leave()
+        with self._lock:
+            current = self._current
+        if current is not None:
+            self._cancel_running(*current, force=False, recursive=True)
+
+    def _running(self) -> list[tuple[Call, Callable[[], str]]]:
+        """The call that runs now, if any, and what tells where it stands."""
+        current = self._current
+        return [] if current is None else [(current[1], lambda: thread_stack(self._thread))]
 
     def is_running(self) -> bool:
         """Whether a call runs now: a SIGINT is its own then, and nobody's otherwise."""

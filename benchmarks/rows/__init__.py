@@ -53,6 +53,8 @@ ROWS: tuple[Row, ...] = (
     as_completed.as_completed_100000,
     cancel.cancel_known,
     cancel.cancel_frees_cpu,
+    cancel.cancel_queued,
+    cancel.cancel_coroutine,
     start.shutdown,
     bare.bare_ping_pong,
     bare.bare_frames,

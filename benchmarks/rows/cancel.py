@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import time
 from typing import TYPE_CHECKING
 
-from ..gate import Gate, arrive
-from ..harness import Bench, row
+from ..gate import Gate, arrive, stand
+from ..harness import ASYNCRAY, Bench, row
 from ..life import NUM_CPUS
+from ..targets import AtMost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,50 @@ def cancel_frees_cpu(bench: Bench) -> float:
         return taken
 
     return median_over_running_tasks(bench, measured)
+
+
+@row("ms", target=AtMost(1))
+def cancel_queued(bench: Bench) -> float:
+    """How long does it take to cancel a task that waits for a CPU, until ``get`` raises?"""
+    task, value = bench.runtime.remote(stand), bench.small_value()
+    samples = []
+    with Gate() as gate:
+        running = [task.remote(gate.address) for _ in range(NUM_CPUS)]
+        gate.arrivals(NUM_CPUS)
+        for _ in range(REPEAT):
+            ref = value.remote()
+            started = time.perf_counter()
+            bench.runtime.cancel(ref)
+            expect_cancelled(bench, ref)
+            samples.append(time.perf_counter() - started)
+        gate.open()
+        bench.runtime.get(running)
+    return statistics.median(samples) * MILLISECONDS
+
+
+@row("ms", on=(ASYNCRAY,), target=AtMost(5), note="Ray has no coroutine tasks")
+def cancel_coroutine(bench: Bench) -> float:
+    """How long after ``cancel`` has a running coroutine its CancelledError, and has ``get`` raised?"""
+
+    async def run_on(here: str, cancelled: str) -> None:
+        with arrive(here):
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                arrive(cancelled).close()
+                raise
+
+    task, samples = bench.runtime.remote(run_on), []
+    for _ in range(REPEAT):
+        with Gate() as gate, Gate() as heard:
+            ref = task.remote(gate.address, heard.address)
+            gate.arrivals(1)
+            started = time.perf_counter()
+            bench.runtime.cancel(ref)
+            expect_cancelled(bench, ref)
+            heard.arrivals(1)
+            samples.append(time.perf_counter() - started)
+    return statistics.median(samples) * MILLISECONDS
 
 
 def median_over_running_tasks(bench: Bench, measured: Callable[[Ref], float]) -> float:

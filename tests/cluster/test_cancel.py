@@ -268,16 +268,17 @@ def test_children_of_coroutines_are_cancelled_too(shared_ray: ModuleType, beacon
     assert_nothing_is_held()
 
 
+@pytest.mark.parametrize("num_returns", [0, 1])
 def test_a_child_that_nobody_has_a_reference_to_is_cancelled_too(
-    shared_ray: ModuleType, beacon: Beacon, other_beacon: Beacon
+    shared_ray: ModuleType, beacon: Beacon, other_beacon: Beacon, num_returns: int
 ) -> None:
     @ray.remote
-    def parent(path: str, own: str) -> None:
-        tasks.sleep.remote(path)
+    def parent(path: str, own: str, num_returns: int) -> None:
+        tasks.sleep.options(num_returns=num_returns).remote(path)
         light(own)
         threading.Event().wait()
 
-    ref = parent.remote(beacon.path, other_beacon.path)
+    ref = parent.remote(beacon.path, other_beacon.path, num_returns)
     beacon.next(), other_beacon.next()
     ray.cancel(ref)
     assert beacon.next() == "KeyboardInterrupt"

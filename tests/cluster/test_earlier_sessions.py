@@ -205,6 +205,21 @@ def test_a_function_that_is_too_large_is_refused_with_its_size(next_session: Non
     assert ray.get(same.remote(1), timeout=LIMIT_S) == 1
 
 
+def test_more_scalars_than_a_frame_holds_are_refused_with_their_size(next_session: None) -> None:
+    ray.init(num_cpus=1, _system_config={"max_frame_bytes": 64 * 1024})
+
+    @ray.remote
+    def count(*values: object) -> int:
+        return len(values)
+
+    assert ray.get(count.remote(*range(5000)), timeout=LIMIT_S) == 5000
+    with pytest.raises(ValueError, match=r"count' take 54000 bytes; at most 49152 can be sent with a call"):
+        count.remote(*range(6000))
+    with pytest.raises(ValueError, match="take 50200 bytes"):
+        count.remote(*["ä" * 1000] * 10, *["x" * 1000] * 30)
+    assert ray.get(count.remote(*["ä" * 1000] * 8), timeout=LIMIT_S) == 8
+
+
 def test_the_context_and_the_iterators_of_a_session_end_with_it(next_session: None) -> None:
     with ray.init(num_cpus=1) as context:
         results = as_completed([same.remote(position) for position in range(3)])

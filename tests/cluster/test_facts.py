@@ -11,6 +11,7 @@ import pytest
 
 import asyncray as ray
 from asyncray import aio
+from asyncray.node.gpus import visible_gpus
 from tests.cluster import processes
 from tests.cluster.doors import Doors, stand_at
 from tests.cluster.patience import eventually
@@ -182,7 +183,7 @@ class TestGpus:
         name = door.name
 
         @ray.remote(num_gpus=1)
-        def hold() -> list[int]:
+        def hold() -> list[int | str]:
             stand_at(name)
             return ray.get_gpu_ids()
 
@@ -198,7 +199,7 @@ class TestGpus:
         name = door.name
 
         @ray.remote(num_gpus=0.5)
-        def hold() -> list[int]:
+        def hold() -> list[int | str]:
             stand_at(name)
             return ray.get_gpu_ids()
 
@@ -209,7 +210,24 @@ class TestGpus:
         (whole,), _ = ray.get(gpus.options(num_gpus=1).remote())
         door.let_in(2)
         shared = ray.get(refs)
-        assert shared[0] == shared[1] == [1 - whole]
+        assert shared[0] == shared[1] == [1 - int(whole)]
+
+    @pytest.mark.parametrize(
+        ("visible", "found"),
+        [(None, ["0", "2", "11"]), ("11,0,7", ["11", "0"]), ("GPU-8a, MIG-3", ["GPU-8a", "MIG-3"]), ("", [])],
+    )
+    def test_those_of_the_machine_are_told_by_their_names(
+        self, tmp_path: Path, visible: str | None, found: list[str]
+    ) -> None:
+        for name in ("nvidia0", "nvidia11", "nvidia2", "nvidiactl", "null"):
+            (tmp_path / name).touch()
+        environ = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+        assert visible_gpus(environ, str(tmp_path)) == found
+
+    def test_those_with_uuids_keep_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("asyncray.client.node_process.visible_gpus", lambda: ["GPU-8a", "GPU-9b"])
+        ray.init(num_cpus=1)
+        assert ray.get(gpus.options(num_gpus=2).remote()) == (["GPU-8a", "GPU-9b"], "GPU-8a,GPU-9b")
 
     def test_a_variable_of_the_tasks_own_stands_where_no_gpu_was_asked_for(self) -> None:
         ray.init(num_cpus=1, num_gpus=2)
@@ -219,7 +237,7 @@ class TestGpus:
 
 
 @ray.remote
-def gpus() -> tuple[list[int], str]:
+def gpus() -> tuple[list[int | str], str]:
     return ray.get_gpu_ids(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 

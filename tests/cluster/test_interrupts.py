@@ -229,8 +229,8 @@ def test_ctrl_c_interrupts_a_shutdown_that_takes_long(tmp_path: Path) -> None:
     ray.init(num_cpus=1)
     ref = tasks.sleep.remote(path)
     os.kill(node_pid(), signal.SIGSTOP)
+    tell_when_the_end_has_begun()
     try:
-        tell("ends")
         ray.shutdown()
     except KeyboardInterrupt:
         tell("interrupted")
@@ -239,7 +239,7 @@ def test_ctrl_c_interrupts_a_shutdown_that_takes_long(tmp_path: Path) -> None:
     tell(ray.get(tasks.plain.remote("works again")))
     """
     with Terminal(tmp_path, source) as program:
-        assert program.next() == "ends"
+        assert program.next() == "the end has begun"
         program.type_ctrl_c()
         assert [program.next() for _ in range(3)] == ["interrupted", "True", "works again"]
         assert program.end() == 0
@@ -277,8 +277,8 @@ def test_ctrl_c_gets_out_of_an_end_that_a_stuck_terminal_holds_up(tmp_path: Path
     ray.init(num_cpus=1)
     ref = write.remote()
     ray.get(ref)
+    tell_when_the_end_has_begun()
     try:
-        tell("ends")
         ray.shutdown()
     except KeyboardInterrupt:
         tell("interrupted")
@@ -287,7 +287,7 @@ def test_ctrl_c_gets_out_of_an_end_that_a_stuck_terminal_holds_up(tmp_path: Path
         pass
     """
     with Terminal(tmp_path, source) as program:
-        assert program.next() == "ends"
+        assert program.next() == "the end has begun"
         program.type_ctrl_c()
         assert [program.next(), program.next()] == ["interrupted", "False"]
         assert program.end() == 0

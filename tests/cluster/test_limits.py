@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -193,6 +194,21 @@ def test_more_tasks_than_processes_wait_their_turn(doors: Doors) -> None:
         assert len(first) == 8
 
 
+def test_tasks_without_cpus_that_wait_for_others_need_no_process_each() -> None:
+    @ray.remote(num_cpus=0)
+    def child(number: int) -> list[int]:
+        return [os.getpid(), number]
+
+    @ray.remote(num_cpus=0)
+    def parent(number: int) -> list[int]:
+        return ray.get(child.remote(number))
+
+    with session(2):
+        pids, numbers = zip(*get([parent.remote(number) for number in range(1000)]), strict=True)
+    assert list(numbers) == list(range(1000))
+    assert len(set(pids)) < 500
+
+
 def test_a_chain_waits_while_somebody_else_may_still_free_a_process(doors: Doors) -> None:
     door = doors.new()
     with session(8, **FEW):
@@ -246,6 +262,29 @@ except ray.exceptions.TaskUnschedulableError as error:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
     )
     assert (done.stdout, done.stderr) == ("told\n", "")
+
+
+def test_a_driver_without_descriptors_says_so_and_goes_on_when_it_has_some() -> None:
+    program = """
+import os, resource
+import asyncray as ray
+from tests.cluster.test_limits import same
+with ray.init(num_cpus=1):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling = [os.dup(0) for _ in range(3)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(filling), most))
+    try:
+        ray.get(same.remote(1), timeout=20)
+    except ray.exceptions.RaySystemError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(ray.get(same.remote(2), timeout=20))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
+    )
+    told = "the task 'same' cannot be sent to a worker: [Errno 24] Too many open files"
+    assert (done.stdout, done.stderr) == (f"{told}\n2\n", "")
 
 
 def test_more_workers_than_a_socket_takes_requests_for_all_start() -> None:

@@ -15,6 +15,7 @@ import pytest
 import asyncray as ray
 from asyncray.exceptions import GetTimeoutError, RaySystemError, TaskCancelledError
 from asyncray.wire import messages as m
+from tests.cluster.doors import Doors, stand_at
 from tests.cluster.gates import Gates
 from tests.cluster.tables import (
     BearerError,
@@ -336,6 +337,30 @@ def test_an_idle_worker_is_not_retired_while_it_owns_something() -> None:
         del other
 
 
+def test_a_worker_is_needed_as_long_as_a_task_of_its_own_that_returns_nothing(tmp_path: Path) -> None:
+    doors = Doors(tmp_path)
+    door = doors.new()
+
+    @ray.remote(num_cpus=0, num_returns=0)
+    def child(name: str) -> None:
+        stand_at(name)
+
+    @remote
+    def call_for_it(name: str) -> bool:
+        child.remote(name)
+        needed = session().is_needed()
+        settled(lambda: not session().is_needed())
+        return needed
+
+    with counted(num_cpus=1):
+        needed = call_for_it.remote(door.name)
+        door.arrival()
+        door.let_in()
+        assert get(needed)
+        del needed
+    doors.close()
+
+
 def test_a_worker_that_pickled_a_reference_by_hand_is_not_retired() -> None:
     """Nobody knows where that is now."""
 
@@ -432,7 +457,7 @@ def test_what_fits_into_no_frame_is_refused_where_it_comes_from(small_frames: Ta
 
     use_no_store()
 
-    with pytest.raises(ValueError, match=r"arguments of 'same' are 2000.* at most 786432"):
+    with pytest.raises(ValueError, match=r"arguments of 'same' take 2000.* at most 786432"):
         same.remote(bytes(2_000_000))
     with pytest.raises(ValueError, match=r"return value of .*make' is 2000.* at most 786432"):
         get(make.remote(2_000_000))

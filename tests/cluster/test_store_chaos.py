@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -58,6 +59,13 @@ def get(ref: Any) -> Any:
 def workers(tables: Tables) -> list[int]:
     """The workers that exist already: one that is being forked has no pid yet."""
     return [pid for pid in tables.pids() if pid]
+
+
+def kill(pids: list[int]) -> None:
+    """Kill those who are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def signed(seed: int) -> Any:
@@ -158,8 +166,7 @@ def test_workers_that_are_killed_at_any_moment_cost_nothing(tables: Tables) -> N
         held.append(made.options(max_retries=-1).remote(step))
         told = checked.options(max_retries=-1).remote(step, *rng.sample(held, min(3, len(held))))
         if step % 4 == 0:
-            for pid in workers(tables)[:1]:
-                os.kill(pid, signal.SIGKILL)
+            kill(workers(tables)[:1])
         if step % 3 == 0:
             assert get(told)
             assert is_whole(get(rng.choice(held)))
@@ -177,8 +184,7 @@ def test_owners_that_are_killed_take_their_objects_and_nothing_else(tables: Tabl
             views += [get(boxed[0]), get(boxed[1]), boxed[2]]
         except RayError:
             continue
-        for pid in workers(tables):
-            os.kill(pid, signal.SIGKILL)
+        kill(workers(tables))
         del views[:-9], boxed
         assert all(map(is_whole, views))
     views.clear()

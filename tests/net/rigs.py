@@ -127,7 +127,7 @@ class NodeRig:
             driver_pid=1,
             driver_process_id=OURS.process_id,
             resources={"CPU": 2 * UNITS, "GPU": UNITS},
-            gpu_ids=[0],
+            gpus=["0"],
         )
 
         def make_pool(logs: LogHub, on_connected: OnConnected, on_died: OnDied) -> Spawner:

@@ -78,6 +78,8 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     list: DESCRIPTIONS | st.lists(NUMBERS | ANYTHING, max_size=3),
     object: ANYTHING,
     m._NUMBER: st.floats(0, 10) | NUMBERS,
+    m._SIGNED: st.floats() | NUMBERS,
+    m._SIGNED_OR_NONE: st.floats() | NUMBERS | st.none(),
     (list, type(None)): DESCRIPTIONS | st.none(),
 }
 
@@ -104,7 +106,7 @@ MESSAGES = (
     WELL_TYPED | st.tuples(st.integers(-1, 80)).map(list) | st.lists(ANYTHING).map(lambda rest: [3, *rest])
 )
 PEERS = [m.GET, m.VALUES, m.BORROW, m.BORROWED, m.RELEASE, m.UNPIN, m.CANCEL_OBJECT, m.RECALL, m.CANCEL]
-TO_NODE = [m.WANT, m.RETURN, m.KILL, m.BLOCKED, m.KEEP, m.ASK, m.LOGGED, m.REGISTER, m.BROKEN]
+TO_NODE = [m.WANT, m.RANK, m.RETURN, m.KILL, m.BLOCKED, m.KEEP, m.ASK, m.LOGGED, m.REGISTER, m.BROKEN]
 TO_DRIVER = [m.GRANT, m.LOST, m.WANTED, m.DENIED, m.ANSWER]
 TO_WORKER = [m.DESCRIBE, m.TASKS, m.FORGET]
 

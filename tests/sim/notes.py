@@ -7,6 +7,9 @@ from collections import Counter
 #: How often each thing was noted. Each test clears it first.
 noted: Counter[str] = Counter()
 
+#: Pickled references on their way to a task, by a way where nobody counts them. Each test clears it first.
+letters: list[bytes] = []
+
 
 def note(what: str) -> int:
     """Note something; return how often that has happened by now."""

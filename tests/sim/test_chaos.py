@@ -105,6 +105,8 @@ class Step:
     seconds: float
     arguments: tuple[int, ...]
     max_retries: int
+    timeout: float | None
+    priority: int
     #: What happens after the call: seconds to wait, an earlier call to cancel, one to forget.
     pause: float | None
     cancel: tuple[int, bool] | None
@@ -125,6 +127,8 @@ def programs(draw: st.DrawFn) -> list[Step]:
                     draw(st.lists(st.integers(0, max(0, number - 1)), max_size=3 if number else 0))
                 ),
                 max_retries=draw(st.sampled_from([-1, 0, 1, 3])),
+                timeout=draw(st.sampled_from([None, None, None, 0.001, 0.01, 0.05, 100.0])),
+                priority=draw(st.sampled_from([0, 0, 0, -1, 2])),
                 pause=draw(st.sampled_from([None, None, 0.0005, 0.01])),
                 cancel=draw(st.none() | st.tuples(earlier, st.booleans())) if draw(st.booleans()) else None,
                 drop=draw(st.none() | earlier),
@@ -143,13 +147,15 @@ class Run:
     expected: list[int | None] = field(default_factory=list)
     cancelled: bool = False
     forced: bool = False
+    timed: bool = False
     killed: int = 0
 
     def call(self, step: Step) -> None:
         arguments = [self.refs[at] for at in step.arguments if at in self.refs]
         known = [self.expected[at] for at in step.arguments if at in self.refs]
         total = None if None in known else 1 + sum(value or 0 for value in known)
-        options: Any = {"max_retries": step.max_retries}
+        options: Any = {"max_retries": step.max_retries, "timeout": step.timeout, "priority": step.priority}
+        self.timed |= step.timeout is not None
         if step.kind == "unbox":
             hops = len(arguments)
             ref = unbox.options(**options).remote(step.seconds, arguments, hops)
@@ -177,7 +183,10 @@ class Run:
         try:
             value = await self.refs[number]
         except exceptions.TaskCancelledError:
-            assert self.cancelled
+            # Who has called for a box may hear of its end before its own deadline.
+            assert self.cancelled or self.timed
+        except exceptions.GetTimeoutError:
+            assert self.timed
         except (exceptions.WorkerCrashedError, exceptions.OwnerDiedError):
             assert self.killed or self.forced
         except ValueError:

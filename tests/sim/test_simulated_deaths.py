@@ -254,7 +254,7 @@ def test_a_cancelled_coroutine_is_cancelled() -> None:
         try:
             await asyncio.sleep(HOUR_S)
         finally:
-            await asyncio.sleep(10)  # it may wait for its clean-up
+            await asyncio.sleep(1)  # it may wait for its clean-up, within the grace
             notes.note("tidied")
 
     async def main(cluster: SimulatedCluster) -> None:

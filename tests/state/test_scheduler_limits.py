@@ -32,11 +32,17 @@ class Machine:
         return worker
 
     def want(
-        self, count: int, pool: PoolKey = SYNC, owner: bytes = DRIVER, *, retriable: bool = True
+        self,
+        count: int,
+        pool: PoolKey = SYNC,
+        owner: bytes = DRIVER,
+        *,
+        retriable: bool = True,
+        cpus: int = 1,
     ) -> None:
         """A new class of tasks wants leases."""
         self._classes += 1
-        description = [pool[0], {"CPU": UNITS}, pool[1], retriable]
+        description = [pool[0], {"CPU": cpus * UNITS}, pool[1], retriable]
         self.scheduler.want(owner, self._classes, description, count, f"class {self._classes}")
 
     def assign(self) -> Plan:
@@ -50,6 +56,37 @@ class Machine:
         self.want(1, retriable=retriable)
         (grant,) = self.assign().grants
         return grant
+
+
+# --- how many are started at a time ---------------------------------------------------------------------
+
+
+def test_tasks_without_cpus_start_no_more_workers_at_a_time_than_there_are_cpus() -> None:
+    machine = Machine(cpus=3, most=1000)
+    machine.want(500, cpus=0)
+    assert machine.assign().starts == [SYNC] * 3
+    for _ in range(3):
+        machine.start()
+    assert machine.assign().starts == []
+
+
+def test_a_worker_that_is_up_lets_the_next_one_start() -> None:
+    machine = Machine(cpus=2, most=1000)
+    machine.want(500, cpus=0)
+    waiting = [machine.start() for _ in machine.assign().starts]
+    machine.scheduler.ready(waiting[0], b"up", 0.0)
+    plan = machine.assign()
+    assert len(plan.grants) == 1
+    assert plan.starts == [SYNC]
+
+
+def test_slow_starts_of_one_environment_do_not_hold_up_another() -> None:
+    machine = Machine(cpus=2, most=1000)
+    machine.want(500, OTHER, cpus=0)
+    for _ in machine.assign().starts:
+        machine.start(OTHER)
+    machine.want(5, cpus=0)
+    assert machine.assign().starts == [SYNC] * 2
 
 
 # --- no further worker may be started -------------------------------------------------------------------

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import assert_type
 
 import asyncray as ray
-from asyncray import ObjectRef, aio
+from asyncray import ObjectRef, aio, util
 
 
 @ray.remote
@@ -63,3 +64,31 @@ async def the_coroutines_have_the_types_of_the_blocking_verbs() -> None:
     assert_type(await aio.put("a"), ObjectRef[str])
     ready, _ = await aio.wait([square.remote(1)])
     assert_type(ready, list[ObjectRef[int]])
+
+
+async def members_of_a_group_keep_their_types() -> None:
+    async with aio.TaskGroup() as group:
+        assert_type(group.create_task(square.remote(1)), ObjectRef[int])
+        assert_type(group.create_task([square.remote(1)]), list[ObjectRef[int]])
+        task = group.create_task(asyncio.sleep(1, "a"), name="coroutine")
+        assert_type(task, asyncio.Task[str])
+        group.create_task(square)  # expect: error[arg-type|call-overload]
+
+
+async def a_map_gives_results() -> None:
+    async for result in aio.map(square, [1]):
+        assert_type(result, int)
+    async for outcome in aio.map(square, [1], return_exceptions=True):
+        assert_type(outcome, int | Exception)
+    assert_type(next(util.map(square, [1])), int)
+    aio.map(square, 7)  # expect: error[arg-type|call-overload]
+
+
+async def scopes_and_carried_variables_keep_their_types() -> None:
+    assert_type(aio.carry(ContextVar[str]("trace_id")), ContextVar[str])
+    aio.carry("trace_id")  # expect: error[arg-type]
+    async with aio.scope() as scope:
+        assert_type(scope, aio.Scope)
+        assert_type(await square.options(timeout=0.5, priority=1).remote(1), int)
+    square.options(timeout="soon")  # expect: error[arg-type|call-overload]
+    square.options(priority=0.5)  # expect: error[arg-type|call-overload]

@@ -1,0 +1,115 @@
+"""The questions between processes about what waits, and the form of their answers: see state.inquiry.
+
+Rule 1: what comes from a peer is checked here before anybody reads it; what is wrong raises ProtocolError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..exceptions import ProtocolError
+
+#: Whatever is no task says what it is, in "kind".
+_NUMBER: Final = (int, float)
+_OBJECT: Final[dict[str, Any]] = {"number": int, "state": str, "name": str, "task": (int, type(None))}
+#: What there is beside, by state.
+_MORE: Final[dict[str, dict[str, Any]]] = {
+    "done": {},
+    "failed": {},
+    "gone": {},
+    "waiting": {"attempt": int, "missing": int, "arguments": int, "for": list},
+    "queued": {"attempt": int, "class": int, "ahead": int, "names": dict, "cut": bool},
+    "sent": {"attempt": int, "ahead": int, "names": dict, "cut": bool, "worker": list},
+    "stopping": {"attempt": int, "worker": list},
+}
+_CALL: Final[dict[str, Any]] = {
+    "owner": bytes,
+    "number": int,
+    "name": str,
+    "pid": int,
+    "for_s": _NUMBER,
+    "waits": list,
+    "stack": (str, type(None)),
+}
+_WAIT: Final[dict[str, Any]] = {"number": int, "for_s": _NUMBER, "count": int, "need": int, "for": list}
+
+
+def check_answer(what: str, answer: Any) -> Any:
+    """Return *answer* when it is one to the question *what*.
+
+    Raises:
+        ProtocolError: when it is not.
+    """
+    if what == "objects":
+        for fact in _list(answer):
+            _check_object(fact)
+        return answer
+    surveyed = {"objects": list, "more": bool} if what == "survey" else {}
+    _check(answer, {"calls": list, "complete": bool, **surveyed})
+    for call in answer["calls"]:
+        _check(call, _CALL)
+        for wait in call["waits"]:
+            _check(wait, _WAIT)
+            _check_addresses(wait["for"])
+    for fact in answer["objects"] if what == "survey" else ():
+        _check_object(fact)
+    return answer
+
+
+def check_calls(argument: Any) -> tuple[set[tuple[bytes, int]] | None, bool]:
+    """The argument of the question for calls: owner and number of each (None: all), and whether with stacks.
+
+    Raises:
+        ProtocolError: when it is none.
+    """
+    if type(argument) is not list or len(argument) != 2 or type(argument[1]) is not bool:
+        raise ProtocolError("who asks for calls must say which, and whether with their stacks")
+    if argument[0] is None:
+        return None, argument[1]
+    pairs = _list(argument[0])
+    if not all(type(p) is list and [type(part) for part in p] == [bytes, int] for p in pairs):
+        raise ProtocolError("a call is asked for by its owner and its number")
+    return {(owner, number) for owner, number in pairs}, argument[1]
+
+
+def _check_object(fact: Any) -> None:
+    _check(fact, _OBJECT)
+    more = _MORE.get(fact["state"])
+    if more is None:
+        raise ProtocolError(f"an object cannot be {fact['state']!r}")
+    _check(fact, more)
+    if "for" in more:
+        _check_addresses(fact["for"])
+    if "worker" in more and [type(part) for part in fact["worker"]] != [bytes, str, int]:
+        raise ProtocolError("a worker is told of by its process id, its address and its pid")
+    names = fact["names"].items() if "names" in more else ()
+    if not all(type(name) is str and type(count) is int for name, count in names):
+        raise ProtocolError("calls that go first are counted by name")
+    if (fact["task"] is None) != (not more):
+        raise ProtocolError("an unfinished object has a task, and no other one")
+
+
+def _check(fact: Any, fields: dict[str, Any]) -> None:
+    if type(fact) is not dict:
+        raise ProtocolError(f"an answer tells by name, not by {type(fact).__name__}")
+    if not isinstance(fact.get("kind", ""), str):
+        raise ProtocolError("what waits is of a kind that has a name")
+    for name, kind in fields.items():
+        if not isinstance(fact.get(name, _MISSING), kind):
+            raise ProtocolError(f"{name!r} of an answer cannot be {type(fact.get(name)).__name__}")
+
+
+#: Of a type that no field has.
+_MISSING: Final = object()
+
+
+def _list(answer: Any) -> list[Any]:
+    if type(answer) is not list:
+        raise ProtocolError(f"an answer about many is a list, not {type(answer).__name__}")
+    return answer
+
+
+def _check_addresses(addresses: list[Any]) -> None:
+    for address in addresses:
+        if type(address) is not list or [type(part) for part in address] != [bytes, str, int]:
+            raise ProtocolError("an object is told of by its owner's id, its owner's address and its number")
