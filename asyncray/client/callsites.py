@@ -27,7 +27,7 @@ class CallSites:
             frame = frame.f_back
         self._lines[number] = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
         if len(self._lines) > 2 * len(self._objects.owned) + _SLACK:
-            self._lines = {n: line for n, line in self._lines.items() if n in self._objects.owned}
+            self._lines = {n: line for n, line in list(self._lines.items()) if n in self._objects.owned}
 
     def of(self, number: int) -> str:
         """The line that made an object; the first return of a call stands for all of them."""

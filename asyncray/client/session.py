@@ -273,6 +273,7 @@ class Session:
         self.leases.close()
         self.control.on_close = lambda connection, error: None
         self.control.close()
+        self.store.close()
         self._pinned.clear()
 
     # --- calling into the loop ----------------------------------------------------------------------------

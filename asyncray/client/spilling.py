@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import ObjectLostError, ObjectStoreFullError, OutOfDiskError
+from ..exceptions import ObjectLostError, OutOfDiskError, RayError
 from ..state.objects import READY, ObjectRecord
 from ..store.spill_file import SpillFile
 from ..wire import messages as m
@@ -224,7 +224,7 @@ class Spilling:
     def _extent(self, size: int) -> tuple[int, int] | None:
         try:
             return self._store.supply.reserve(size)
-        except (ObjectStoreFullError, OutOfDiskError, RuntimeError):
+        except (RayError, RuntimeError):
             # It need not lie in the store to be read.
             return None
 
@@ -238,7 +238,7 @@ class Spilling:
 
     def drain(self) -> None:
         """Give back the disk that freed objects took."""
-        while self._gone:
+        while self._gone and not self._file.interrupted:
             self._file.free(*self._gone.popleft())
 
     def close(self) -> None:

@@ -82,7 +82,8 @@ class Store:
         self.inline_bytes = sys.maxsize if arena is None else session.config.inline_limit_bytes
         #: Whether coroutines leave long copies to a thread; a simulation has none to spare.
         self.has_threads = True
-        self._lock = threading.Lock()
+        #: Re-entrant for the same reason as the supply's.
+        self._lock = threading.RLock()
         self._held: dict[int, _Held] = {}
         #: Places that this process uses and whose maker is dead: the node counts them.
         self._claimed: set[int] = set()
@@ -126,7 +127,7 @@ class Store:
         if drafted.size_bytes <= self.inline_bytes:
             return drafted.finish()
         self._settle()
-        extent = self.supply.reserve(drafted.room_bytes)
+        extent = None if self._interrupted() else self.supply.reserve(drafted.room_bytes)
         return drafted.finish() if extent is None else self._write(drafted, extent)
 
     async def keep_async(self, drafted: Draft) -> Payload:
@@ -154,6 +155,10 @@ class Store:
             self.supply.recycle(extent[:1])
             raise
         return stored
+
+    def _interrupted(self) -> bool:
+        """Whether the caller is a destructor in the middle of a guarded section."""
+        return self.supply.interrupted or self._lock._is_owned()  # type: ignore[attr-defined]
 
     def _settle(self) -> None:
         """What is free by now must be used again: its pages are warm."""
@@ -223,7 +228,7 @@ class Store:
         """Account for what is gone; from any thread."""
         if self.spilling is not None:
             self.spilling.drain()
-        if not self._dropped:
+        if not self._dropped or self._interrupted():
             return
         makers: dict[Identity, list[int]] = {}
         mine: list[int] = []
@@ -301,7 +306,10 @@ class Store:
         self._session.control.send([m.SETTLED, turn, used, self.supply.orphans(process_id)])
 
     def fail(self) -> None:
-        """The session has ended."""
+        """Nothing can be had from the node any more. What is here can still be read."""
         self.supply.fail()
+
+    def close(self) -> None:
+        """The session has ended."""
         if self.spilling is not None:
             self.spilling.close()

@@ -55,16 +55,24 @@ class Supply:
         self._session = session
         self._parker = parker
         self._share_bytes = self._keep_bytes = min(capacity // _KEEP_SHARE, _KEEP_BYTES)
-        #: Guards the cache.
-        self._lock = threading.Lock()
+        #: Guards the cache. Re-entrant only so that a destructor, which the garbage collector may run in the
+        #: middle of a guarded section, finds it taken instead of waiting for itself.
+        self._lock = threading.RLock()
         self._cache = ExtentCache()
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
 
     # --- taking ---------------------------------------------------------------------------------------------
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the caller is a destructor in the middle of a guarded section of this object."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
+
     def take(self, size: int) -> Extent | None:
         """An extent that is at hand."""
+        if self.interrupted:
+            return None
         with self._lock:
             return self._cache.take(size)
 

@@ -36,7 +36,8 @@ class SpillFile:
     def __init__(self, directory: str, disk_limit: float) -> None:
         self._directory = directory or tempfile.gettempdir()
         self._disk_limit = disk_limit
-        self._lock = threading.Lock()
+        #: Re-entrant only so that a destructor which interrupts a guarded section finds it taken.
+        self._lock = threading.RLock()
         self._fd = -1
         self._end = 0
         #: Pieces that are there.
@@ -47,6 +48,11 @@ class SpillFile:
         self._closed = False
         self._fallocate = ctypes.CDLL(None, use_errno=True).fallocate
         self._fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the caller is a destructor in the middle of a guarded section of this object."""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
 
     def write(self, parts: Sequence[memoryview]) -> tuple[int, int]:
         """Write one piece; returns where it begins, and its checksum.

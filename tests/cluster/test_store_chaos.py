@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -259,3 +260,29 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", script], check=False, timeout=LIMIT_S)
     assert done.returncode == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
+
+
+class Haunted:
+    """Something that puts when the garbage collector finds it: in the middle of anything."""
+
+    def __init__(self, graves: list[Any]) -> None:
+        self.me, self.graves = self, graves
+
+    def __del__(self) -> None:
+        self.graves.append(ray.put(signed(len(self.graves) % 7)))
+        del self.graves[:-3]
+
+
+def test_destructors_may_put_in_the_middle_of_anything(tables: Tables) -> None:
+    graves: list[Any] = []
+    before = gc.get_threshold()
+    gc.set_threshold(20, 2, 2)
+    try:
+        for seed in range(1500):
+            Haunted(graves)
+            assert is_whole(get(ray.put(signed(seed % 5))))
+    finally:
+        gc.set_threshold(*before)
+        gc.collect()
+    assert all(is_whole(get(ref)) for ref in graves)
+    graves.clear()
