@@ -131,9 +131,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is ObjectRef:
+            # Also where it is not needed: who asks for it hears when the reference's session has ended.
+            address = obj._record.owner.address_of(obj)
             self._refs.append(obj)
             if self._by_address:
-                return restore, obj._record.owner.address_of(obj)
+                return restore, address
             # The references travel beside the pickle, which names them by their place there.
             return nth_reference, (len(self._refs) - 1,)
         if SERIALIZERS and type(obj) in SERIALIZERS:

@@ -278,7 +278,7 @@ def test_destructors_may_put_in_the_middle_of_anything(tables: Tables) -> None:
     before = gc.get_threshold()
     gc.set_threshold(20, 2, 2)
     try:
-        for seed in range(1500):
+        for seed in range(400):
             Haunted(graves)
             assert is_whole(get(ray.put(signed(seed % 5))))
     finally:
