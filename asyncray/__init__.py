@@ -28,6 +28,7 @@ from .api import (
     wait,
 )
 from .context import get_runtime_context
+from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 from .remote import remote
 
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ObjectRef",
+    "ObjectRefGenerator",
     "__version__",
     "aio",
     "available_resources",

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import api, explaining, lifecycle
 from .context import Context
+from .generators import ObjectRefGenerator
 from .groups import TaskGroup as TaskGroup  # noqa: PLC0414 - public
 from .mapping import map as map  # noqa: A004, PLC0414 - public; twin of the builtin
 from .process import current
-from .readiness import LoopCompletions, Watch, checked_refs
+from .readiness import LoopCompletions, W, Watch, checked_refs
 from .refs import ObjectRef
 from .scopes import Scope, carry, scope
 from .validation import check_timeout
@@ -108,6 +109,8 @@ async def _uninterrupted(call: Callable[[], None], hurry: Callable[[], None]) ->
 @overload
 async def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
+async def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
+@overload
 async def get(refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 @overload
 async def get(refs: list[ObjectRef[Any]], *, timeout: float | None = None) -> list[Any]: ...
@@ -121,6 +124,8 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
         ValueError: when *refs* is neither a reference nor a list.
     """
     check_timeout(timeout)
+    if type(refs) is ObjectRefGenerator:
+        return refs
     if type(refs) is ObjectRef:
         await _all_done([refs], timeout)
         return await refs
@@ -161,12 +166,12 @@ async def put(value: T) -> ObjectRef[T]:
 
 
 async def wait(
-    refs: list[ObjectRef[T]],
+    refs: list[W],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+) -> tuple[list[W], list[W]]:
     """Wait until *num_returns* references are done; see :func:`asyncray.wait`.
 
     Raises:
@@ -212,7 +217,9 @@ async def _completed(refs: list[ObjectRef[T]]) -> AsyncGenerator[ObjectRef[T], N
             yield await completions.next_async()
 
 
-async def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
+async def cancel(
+    *refs: ObjectRef[Any] | ObjectRefGenerator[Any], force: bool = False, recursive: bool = True
+) -> None:
     """Cancel the tasks that make *refs*; see :func:`asyncray.cancel`.
 
     Raises:

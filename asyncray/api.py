@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import lifecycle
 from .context import Context
+from .generators import ObjectRefGenerator
 from .process import current
-from .readiness import Watch, checked_refs
+from .readiness import W, Watch, checked_refs
 from .refs import ObjectRef
 from .resources import UNITS
 from .validation import check_timeout
@@ -65,6 +66,8 @@ def is_initialized() -> bool:
 @overload
 def get(refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
+def get(refs: ObjectRefGenerator[T], *, timeout: float | None = None) -> ObjectRefGenerator[T]: ...
+@overload
 def get(refs: list[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 @overload
 def get(refs: list[ObjectRef[Any]], *, timeout: float | None = None) -> list[Any]: ...
@@ -72,7 +75,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     """The value of a reference, or the list of values of a list of them, in its order.
 
     Args:
-        refs: A reference or a list of references.
+        refs: A reference or a list of references. A generator is returned unchanged, as in Ray.
         timeout: Seconds to wait; None is as long as it takes, 0 only looks.
 
     Raises:
@@ -90,6 +93,8 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         if record.state <= 0:
             record.owner.wait_blocking(record, timeout)
         return record.owner.load(record)
+    if type(refs) is ObjectRefGenerator:
+        return refs
     lifecycle.session_or_init()
     check_timeout(timeout)
     checked = list_of_refs(refs)
@@ -122,16 +127,16 @@ def put(value: T) -> ObjectRef[T]:
 
 
 def wait(
-    refs: list[ObjectRef[T]],
+    refs: list[W],
     *,
     num_returns: int = 1,
     timeout: float | None = None,
     fetch_local: bool = True,
-) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
-    """Wait until some references are done.
+) -> tuple[list[W], list[W]]:
+    """Wait until some references are done; a generator is when its next item, or its end, is there.
 
     Args:
-        refs: Different references.
+        refs: Different references and generators.
         num_returns: How many to wait for.
         timeout: Seconds after which fewer are returned; None is as long as it takes, 0 only looks.
         fetch_local: Whether values that live in other processes are fetched on the way.
@@ -163,14 +168,16 @@ def wait(
         return watch.split()
 
 
-def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -> None:
+def cancel(
+    *refs: ObjectRef[Any] | ObjectRefGenerator[Any], force: bool = False, recursive: bool = True
+) -> None:
     """Cancel the tasks that make *refs*. The references raise TaskCancelledError at once.
 
     A task that waits never runs. In one that runs, KeyboardInterrupt is raised (a synchronous one, in its
     main thread) or CancelledError (a coroutine). One that has ended is left alone.
 
     Args:
-        *refs: References to results of tasks.
+        *refs: References to results of tasks, or generators of them.
         force: Kill the worker instead; other tasks in it are run again.
         recursive: Cancel what the tasks have called for, too.
 
@@ -178,7 +185,8 @@ def cancel(*refs: ObjectRef[Any], force: bool = False, recursive: bool = True) -
         SessionClosedError: when a reference is one of an earlier session.
         TypeError: when something is no reference.
     """
-    for ref in only_refs(refs, "cancel"):
+    made: list[Any] = [ref._ref if type(ref) is ObjectRefGenerator else ref for ref in refs]
+    for ref in only_refs(made, "cancel"):
         session: Session = ref._record.owner  # type: ignore[assignment]
         session.check_open()
         session.cancel_record(ref._record, force=force, recursive=recursive)  # type: ignore[arg-type]

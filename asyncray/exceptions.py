@@ -205,7 +205,7 @@ class TaskCancelledError(RayError):
 
 
 class GetTimeoutError(RayError, TimeoutError):
-    """No result in the time given. Fault: nobody's. Retry: yes, the task goes on."""
+    """Not done in time: a wait (the task goes on), or a task with `timeout`. Fault: nobody's. Retry: yes."""
 
 
 class WorkerCrashedError(RayError):
@@ -321,7 +321,7 @@ class RaySystemError(RayError):
 
 
 class StreamingGeneratorReplayInconsistentError(RaySystemError):
-    """A generator that ran again yielded a different number. Fault: it is not deterministic. Retry: no."""
+    """A generator that ran again yielded fewer or other items. Fault: it is not deterministic. Retry: no."""
 
 
 class ProtocolError(RaySystemError):

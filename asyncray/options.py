@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from .resources import CUSTOM_RESOURCES, Resources
 from .runtime_env import NO_RUNTIME_ENV, RuntimeEnv, RuntimeEnvDict
@@ -19,6 +19,11 @@ from .validation import (
     warn_deprecated,
     whole,
 )
+
+#: Items of a stream that may be unread where nobody has said how many.
+DEFAULT_MAX_UNREAD: Final = 1024
+#: Bytes of large items that may be unread there.
+DEFAULT_UNREAD_BYTES: Final = 16 * 1024 * 1024
 
 
 class TaskOptionsDict(TypedDict, total=False):
@@ -54,6 +59,8 @@ class TaskOptionsDict(TypedDict, total=False):
     priority: int | None
     enable_task_events: bool | None
     _labels: Mapping[str, str] | None
+    max_unread: int | None
+    #: Ray's private name of max_unread.
     _generator_backpressure_num_objects: int | None
     _num_objects_per_yield: int | None
 
@@ -95,8 +102,9 @@ class TaskOptions:
     enable_task_events: bool = True
     #: Labels for listings.
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
-    #: Unconsumed objects at which a streaming producer pauses; -1 is never.
-    generator_backpressure_num_objects: int = -1
+    #: Items of a stream that nobody has read yet at which its producer pauses; -1 is never. None is
+    #: DEFAULT_MAX_UNREAD, or DEFAULT_UNREAD_BYTES, until somebody asks for the stream's end (`completed`).
+    max_unread: int | None = None
     #: Objects that each yield of a streaming task makes.
     num_objects_per_yield: int = 1
     #: What `merge` starts from: the checked values by the names users give them.
@@ -144,7 +152,14 @@ def _checked(given: Mapping[str, object]) -> dict[str, Any]:
         old = renamed.pop("num_return_vals")
         if renamed.setdefault("num_returns", old) is not old:
             raise ValueError(f"num_return_vals={old!r} is the old name of num_returns; give only one of them")
-    return check_all(renamed, _RULES)
+    checked = check_all(renamed, _RULES)
+    bound = checked.pop("_generator_backpressure_num_objects", None)
+    if bound is not None and checked.setdefault("max_unread", bound) != bound:
+        raise ValueError(
+            f"_generator_backpressure_num_objects={bound} is Ray's name of max_unread, which is "
+            f"{checked['max_unread']}; give only one of them"
+        )
+    return checked
 
 
 def _accept_retry_exceptions(value: object) -> object:
@@ -162,6 +177,10 @@ def _accept_num_returns(value: object) -> object:
     if value == "dynamic":
         raise ValueError('num_returns="dynamic" is not supported; use num_returns="streaming"')
     return Verdict.IMPOSSIBLE if isinstance(value, str) else _COUNT.accept(value)
+
+
+def _accept_bound(value: object) -> object:
+    return Verdict.IMPOSSIBLE if value == 0 and value is not False else _AT_LEAST_NEVER.accept(value)
 
 
 def _accept_strategy(value: object) -> object:
@@ -197,6 +216,8 @@ _KEY = rf"(?:[a-z0-9.-]{{1,253}}/)?{_WORD}"
 _CONDITION = rf"!?(?:{_WORD}|in\(\s*{_WORD}(?:\s*,\s*{_WORD})*\s*\))|"
 
 _COUNT = whole(at_least=0)
+_AT_LEAST_NEVER = whole(at_least=-1)
+_BOUND = Rule("a whole number > 0 (-1 never pauses)", _accept_bound)
 _LABELS = text_map()
 _SELECTOR = Rule('a dict of label keys to "v", "!v", "in(a,b)" or "!in(a,b)"', _accept_selector)
 _STRATEGIES = (
@@ -227,7 +248,8 @@ _RULES: Mapping[str, Rule] = {
     "priority": whole(at_least=-MOST_PRIORITY, at_most=MOST_PRIORITY),
     "enable_task_events": flag(),
     "_labels": _LABELS,
-    "_generator_backpressure_num_objects": whole(at_least=-1, note=" (-1 never pauses)"),
+    "max_unread": _BOUND,
+    "_generator_backpressure_num_objects": _BOUND,
     "_num_objects_per_yield": whole(at_least=1),
 }
 

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from .generators import ObjectRefGenerator
 from .refs import ObjectRef
 
 if TYPE_CHECKING:
@@ -21,16 +22,18 @@ if TYPE_CHECKING:
     from .client.waiting import LoopWaiter, Tally
 
 T = TypeVar("T")
+#: What can be waited for.
+W = TypeVar("W", bound="ObjectRef[Any] | ObjectRefGenerator[Any]")
 #: Lists shorter than this are checked anew: that costs less than a copy.
 _SHORT = 32
 
 
-class RefList(list[ObjectRef[T]]):
+class RefList(list[W]):
     """A list of different references that knows what it held when it was checked."""
 
     __slots__ = ("_copy",)
 
-    def __init__(self, refs: list[ObjectRef[T]], indices: list[int], copy: list[ObjectRef[T]]) -> None:
+    def __init__(self, refs: list[W], indices: list[int], copy: list[W]) -> None:
         """All of *refs*, which are different, but those at *indices*.
 
         Args:
@@ -48,7 +51,7 @@ class RefList(list[ObjectRef[T]]):
         """Whether the list holds what it held when it was checked."""
         return self._copy[:1] == [self]
 
-    def take_copy(self) -> list[ObjectRef[T]] | None:
+    def take_copy(self) -> list[W] | None:
         """The copy, when nobody has it yet. Afterwards this list is like any other."""
         try:
             return self._copy.pop()
@@ -84,7 +87,7 @@ def _check_list(refs: object) -> None:
     if not isinstance(refs, list):
         raise TypeError(f"wait takes a list of references, not {refs!r} of type {type(refs).__name__}")
     for kind in set(map(type, refs)):
-        if kind is not ObjectRef:
+        if kind is not ObjectRef and kind is not ObjectRefGenerator:
             wrong = next(ref for ref in refs if type(ref) is kind)
             raise TypeError(f"wait takes references; the list holds {wrong!r} of type {kind.__name__}")
     for owner in {ref._record.owner for ref in refs}:
@@ -94,7 +97,7 @@ def _check_list(refs: object) -> None:
         raise ValueError(f"wait takes different references; {twice!r} stands there {refs.count(twice)} times")
 
 
-def done_among(refs: list[ObjectRef[T]], count: int) -> list[int]:
+def done_among(refs: list[W], count: int) -> list[int]:
     """Where the first *count* references stand that are done."""
     at: list[int] = []
     for index, ref in enumerate(refs):
@@ -105,7 +108,7 @@ def done_among(refs: list[ObjectRef[T]], count: int) -> list[int]:
     return at
 
 
-def split(refs: list[ObjectRef[T]], at: list[int]) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+def split(refs: list[W], at: list[int]) -> tuple[list[W], list[W]]:
     """The references at some places, and the others; both in the order given."""
     ready = [refs[index] for index in at]
     if len(refs) - len(at) < _SHORT:
@@ -121,7 +124,7 @@ def split(refs: list[ObjectRef[T]], at: list[int]) -> tuple[list[ObjectRef[T]], 
     return ready, RefList(refs, at, copy)
 
 
-class Watch(Generic[T]):
+class Watch(Generic[W]):
     """One call of ``wait``: looks at the references, and says when to look again.
 
     with Watch(session, refs, num_returns, tally) as watch:
@@ -130,7 +133,7 @@ class Watch(Generic[T]):
                 ...                                   # until the tally rings
     """
 
-    def __init__(self, session: Session, refs: list[ObjectRef[T]], num_returns: int, tally: Tally) -> None:
+    def __init__(self, session: Session, refs: list[W], num_returns: int, tally: Tally) -> None:
         self._session = session
         self._refs = refs
         self._num_returns = num_returns
@@ -168,13 +171,16 @@ class Watch(Generic[T]):
         return records, self._num_returns - len(self._at)
 
     def _records(self) -> list[Any]:
-        return [ref._record for ref in self._refs]
+        records: list[Any] = [ref._record for ref in self._refs]
+        # A stream's end is news of its own.
+        ends = [ref._ref._record for ref in self._refs if isinstance(ref, ObjectRefGenerator)]
+        return records + ends if ends else records
 
-    def split(self) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    def split(self) -> tuple[list[W], list[W]]:
         """Those that the last look found done, and the others."""
         return split(self._refs, self._at)
 
-    def __enter__(self) -> Watch[T]:
+    def __enter__(self) -> Watch[W]:
         self._session.waits.watch(self._tally)
         return self
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from .lifecycle import session_or_init
 from .options import TaskOptions, TaskOptionsDict
@@ -14,9 +15,9 @@ from .runtime_env import RuntimeEnv
 
 if TYPE_CHECKING:
     from .client.session import Session
+    from .generators import ObjectRefGenerator
     from .refs import ObjectRef
     from .state.tasks import Descriptor
-
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -24,6 +25,14 @@ D = TypeVar("D")
 R = TypeVar("R")
 P = ParamSpec("P")
 F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
+
+
+class Once:
+    """Marks, for the type checker, the type of a function whose calls give one reference."""
+
+
+class Streamed:
+    """Marks the type of a generator function, whose calls give many."""
 
 
 class RemoteFunction(Generic[F_co, P, R]):
@@ -37,17 +46,25 @@ class RemoteFunction(Generic[F_co, P, R]):
         self._arity = _arity(function)
         functools.update_wrapper(self, function)
 
-    @overload
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R]: ...
-    @overload
-    def remote(self: RemoteFunction[Callable[[A], Any], P, R], a: A | ObjectRef[A], /) -> ObjectRef[R]: ...
+    # The type of a function with an Any in it may not tell whether that is a generator function. The type
+    # checker joins the two answers to RemoteFunction[Any, ..., Any]; that alone fits here.
     @overload
     def remote(
-        self: RemoteFunction[Callable[[A, B], Any], P, R], a: A | ObjectRef[A], b: B | ObjectRef[B], /
+        self: RemoteFunction[Callable[..., Never], P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> Any: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[..., Once], P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRef[R]: ...
+    @overload
+    def remote(self: RemoteFunction[Callable[[A], Once], P, R], a: A | ObjectRef[A], /) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B], Once], P, R], a: A | ObjectRef[A], b: B | ObjectRef[B], /
     ) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Callable[[A, B, C], Any], P, R],
+        self: RemoteFunction[Callable[[A, B, C], Once], P, R],
         a: A | ObjectRef[A],
         b: B | ObjectRef[B],
         c: C | ObjectRef[C],
@@ -55,13 +72,25 @@ class RemoteFunction(Generic[F_co, P, R]):
     ) -> ObjectRef[R]: ...
     @overload
     def remote(
-        self: RemoteFunction[Callable[[A, B, C, D], Any], P, R],
+        self: RemoteFunction[Callable[[A, B, C, D], Once], P, R],
         a: A | ObjectRef[A],
         b: B | ObjectRef[B],
         c: C | ObjectRef[C],
         d: D | ObjectRef[D],
         /,
     ) -> ObjectRef[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[..., Streamed], P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> ObjectRefGenerator[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A], Streamed], P, R], a: A | ObjectRef[A], /
+    ) -> ObjectRefGenerator[R]: ...
+    @overload
+    def remote(
+        self: RemoteFunction[Callable[[A, B], Streamed], P, R], a: A | ObjectRef[A], b: B | ObjectRef[B], /
+    ) -> ObjectRefGenerator[R]: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function in a worker; returns at once. Starts a session when there is none.
 
@@ -69,7 +98,8 @@ class RemoteFunction(Generic[F_co, P, R]):
         inside a container stays a reference.
 
         Returns:
-            A reference to the result. With ``num_returns=n`` a list of n references; None with 0.
+            A reference to the result. With ``num_returns=n`` a list of n references; None with 0. A generator
+            function gives an ObjectRefGenerator of references.
 
         Raises:
             TypeError: when an argument cannot be pickled, or the arguments do not fit the function.
@@ -133,15 +163,23 @@ class Decorator(Protocol):
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> RemoteFunction[Callable[P, Any], P, R]: ...
+    ) -> RemoteFunction[Callable[P, Once], P, R]: ...
     @overload
-    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Iterator[R] | AsyncIterator[R]], /
+    ) -> RemoteFunction[Callable[P, Streamed], P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[Callable[P, Once], P, R]: ...
 
 
 @overload
-def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, Once], P, R]: ...
 @overload
-def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, Any], P, R]: ...
+def remote(  # type: ignore[overload-overlap]
+    function: Callable[P, Iterator[R] | AsyncIterator[R]], /
+) -> RemoteFunction[Callable[P, Streamed], P, R]: ...
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, Once], P, R]: ...
 @overload
 def remote(**options: Unpack[TaskOptionsDict]) -> Decorator: ...
 def remote(*args: Any, **options: Any) -> Any:
@@ -191,16 +229,21 @@ def _make(function: Any, options: TaskOptions) -> RemoteFunction[Any, Any, Any]:
 
 
 def _fitting(function: Any, options: TaskOptions) -> TaskOptions:
-    """Options that fit the function.
+    """Options that fit the function: one that is a generator function streams.
 
     Raises:
-        ValueError: when they ask for a stream, or the function is a generator.
+        ValueError: when they do not.
     """
-    generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    # With num_returns=0 a generator's body would never run.
-    if options.num_returns == "streaming" or (generator and not options.num_returns):
-        raise ValueError(
-            f"{function.__qualname__!r} would return a stream, and streams are not there yet: give "
-            "num_returns, or return a list"
-        )
+    name = function.__qualname__
+    asynchronous = inspect.isasyncgenfunction(function)
+    if not asynchronous and not inspect.isgeneratorfunction(function):
+        if options.num_returns == "streaming":
+            raise ValueError(f'num_returns="streaming" is for generator functions, and {name!r} has no yield')
+        return options
+    if options.num_returns is None:
+        return replace(options, num_returns="streaming")
+    if options.num_returns == 0:
+        raise ValueError(f"{name!r} is a generator function: with num_returns=0 its body would never run")
+    if asynchronous and options.num_returns != "streaming":
+        raise ValueError(f"{name!r} is an asynchronous generator function: it can only stream")
     return options

@@ -43,6 +43,7 @@ VALID: dict[str, list[Any]] = {
     "priority": [-100, 0, 100, None],
     "enable_task_events": [True, False, None],
     "_labels": [{"team": "a"}, {}, None],
+    "max_unread": [-1, 1, 5000, None],
     "_generator_backpressure_num_objects": [-1, 1, None],
     "_num_objects_per_yield": [1, 2, None],
 }
@@ -66,6 +67,7 @@ WRONG_TYPE: dict[str, list[Any]] = {
     "priority": [0.5, "high", True],
     "enable_task_events": [1, "yes"],
     "_labels": [{"team": 1}, "team"],
+    "max_unread": ["1", 1.5, True],
     "_generator_backpressure_num_objects": ["1", 1.5],
     "_num_objects_per_yield": ["1", True],
 }
@@ -89,7 +91,8 @@ IMPOSSIBLE: dict[str, list[Any]] = {
     "priority": [-101, 101],
     "enable_task_events": [],
     "_labels": [],
-    "_generator_backpressure_num_objects": [-2],
+    "max_unread": [-2, 0],
+    "_generator_backpressure_num_objects": [-2, 0],
     "_num_objects_per_yield": [0],
 }
 
@@ -220,7 +223,7 @@ def test_the_defaults_are_rays() -> None:
     assert (options.max_retries, options.retry_exceptions, options.max_calls) == (3, False, 0)
     assert (options.num_returns, options.scheduling_strategy, options.name) == (None, "DEFAULT", None)
     assert options.enable_task_events
-    assert (options.generator_backpressure_num_objects, options.num_objects_per_yield) == (-1, 1)
+    assert (options.max_unread, options.num_objects_per_yield) == (None, 1)
     assert not options.runtime_env
     assert options == TaskOptions()
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .session import Session
     from .terms import Terms
 
+#: Seconds that an inherited deadline is late: who has set it ends all below it, and tells which call had the
+#: timeout. Were those below ended at the same moment, their failures could be the news that comes first.
+_BEHIND_S: Final = 0.05
 #: Tasks in the heap before it is looked through for those that are done.
 _FEW: Final = 64
 
@@ -32,7 +35,7 @@ class Deadlines:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        #: [deadline, number, task]; the task is None when it has ended.
+        #: [when it is due, number, task]; the task is None when it has ended.
         self._heap: list[list[Any]] = []
         self._sweep_at = _FEW
         #: When the timer fires; None: there is none. On the loop alone.
@@ -48,13 +51,14 @@ class Deadlines:
         assert deadline is not None
         if deadline <= self._session.clock():
             return False
+        due = deadline if terms.own else deadline + _BEHIND_S
         heap = self._heap
         if len(heap) >= self._sweep_at:
             heap[:] = [entry for entry in heap if entry[2] is not None]
             heapify(heap)
             self._sweep_at = max(_FEW, 2 * len(heap))
-        first = not heap or deadline < heap[0][0]
-        terms.entry = [deadline, task.number, task]
+        first = not heap or due < heap[0][0]
+        terms.entry = [due, task.number, task]
         heappush(heap, terms.entry)
         if first:
             self._session.call_soon(self._arm)

@@ -15,6 +15,7 @@ import cloudpickle
 
 from ..exceptions import SessionClosedError
 from ..labels import any_matches
+from ..options import DEFAULT_MAX_UNREAD, DEFAULT_UNREAD_BYTES
 from ..resources import UNITS, Resources
 from ..state.tasks import Descriptor
 from ..wire.values import encode_in_band
@@ -60,14 +61,17 @@ class Descriptors:
         self._alive[number] = weakref.ref(descriptor, functools.partial(self._on_end, number))
         descriptor.function = function
         descriptor.holds = tuple(refs)
-        descriptor.returns = 1 if options.num_returns is None else int(options.num_returns)
+        descriptor.returns = returns_of(options)
+        if options.num_returns == "streaming":
+            descriptor.stream = bound_of(options)
         descriptor.max_retries = options.max_retries
         descriptor.timeout_s = options.timeout
         descriptor.priority = options.priority
         descriptor.options = _worker_options(name, options)
         if refs:
             descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
-        mode = ASYNC if inspect.iscoroutinefunction(function) else SYNC
+        is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        mode = ASYNC if is_async else SYNC
         descriptor.group = self._group(mode, options, environment)
         return descriptor
 
@@ -139,12 +143,30 @@ def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:
     return Resources(units)
 
 
+def returns_of(options: TaskOptions) -> int:
+    """How many records a call has; that of a stream is its producer's end."""
+    return options.num_returns if isinstance(options.num_returns, int) else 1
+
+
+def bound_of(options: TaskOptions) -> tuple[int, bool]:
+    """How many items of a stream may be unread (0: any number), and whether nobody has said so."""
+    if options.max_unread is None:
+        return DEFAULT_MAX_UNREAD, True
+    return max(options.max_unread, 0), False
+
+
 def _worker_options(name: str, options: TaskOptions) -> dict[str, Any]:
     """What a worker must know of a descriptor. Absent keys have the usual value."""
     told: dict[str, Any] = {"name": name}
-    returns = 1 if options.num_returns is None else options.num_returns
+    returns = returns_of(options)
     if returns != 1:
         told["returns"] = returns
+    if options.num_returns == "streaming":
+        told["stream"], soft = bound_of(options)
+        if soft:
+            told["stream_bytes"] = DEFAULT_UNREAD_BYTES
+        if options.num_objects_per_yield != 1:
+            told["per_yield"] = options.num_objects_per_yield
     if options.retry_exceptions:
         wanted = options.retry_exceptions
         told["retry"] = True if wanted is True else cloudpickle.dumps(wanted, protocol=5)

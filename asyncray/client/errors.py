@@ -6,11 +6,18 @@ import pickle
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from ..exceptions import RayError, RayTaskError, SessionClosedError
+from ..exceptions import (
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    SessionClosedError,
+    WorkerCrashedError,
+)
 from ..wire.values import Encoded, Payload, decode, encode_in_band
 
 if TYPE_CHECKING:
     from ..refs import ObjectRef
+    from ..state.tasks import Task
 
 
 class _Told:
@@ -94,4 +101,14 @@ def of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
     """The error for a reference that has ended with its session."""
     return SessionClosedError(
         f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
+    )
+
+
+def crash_of(task: Task, kind: str, explanation: str) -> WorkerCrashedError | OutOfMemoryError:
+    """The failure of a task whose worker was lost."""
+    if kind == "memory":
+        return OutOfMemoryError(f"the task {task.descriptor.name!r} was killed: {explanation}")
+    runs = f" after {task.attempt + 1} attempts" if task.attempt else ""
+    return WorkerCrashedError(
+        f"the worker that ran the task {task.descriptor.name!r} died{runs}: {explanation}"
     )

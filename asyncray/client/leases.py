@@ -15,14 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import (
-    OutOfMemoryError,
-    ProtocolError,
-    RaySystemError,
-    RuntimeEnvSetupError,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
+from ..exceptions import ProtocolError, RaySystemError, RuntimeEnvSetupError, TaskUnschedulableError
 from ..state.objects import READY
 from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
@@ -31,8 +24,10 @@ from ..wire.handshake import TASK, Identity
 from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
 from .arguments import arguments_to_wire
+from .errors import crash_of
 from .results import Results
 from .spilling import Spilled
+from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -42,8 +37,6 @@ if TYPE_CHECKING:
     from ..wire.frames import Buffer, Message
     from .session import Session
 
-#: Seconds, at least, between two attempts to cancel the same task.
-_INSIST_S: Final = 0.1
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
 _EARLY_S: Final = 0.001
 
@@ -153,6 +146,8 @@ class Leases:
         if task.terms is not None:
             extras = task.terms.extras(extras, self._session.clock())
             frame.size_bytes += task.terms.size_bytes
+        if task.stream is not None:
+            extras = task.stream.extras(extras)
         row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
             row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
@@ -326,7 +321,7 @@ class Leases:
                 task.attempt += 1
                 again.append(task)
             else:
-                self._owner.fail(task, _crash(task, *how))
+                self._owner.fail(task, crash_of(task, *how))
         group.take_back(again)
 
     # --- messages from workers (on the loop, without the lock) ----------------------------------------------
@@ -337,6 +332,8 @@ class Leases:
             self._on_results(link, message[1], message[2], buffers)
         elif kind == m.HANDBACK:
             self._on_handback(link, message[1], message[2])
+        elif kind == m.ITEMS:
+            self._session.streams.on_items(link, message[1:], buffers)
         else:
             raise ProtocolError(f"a worker does not send message number {kind}")
 
@@ -528,35 +525,7 @@ class Leases:
 
     def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Tell the worker that has *task* to stop it, until it has answered. On the loop."""
-        lease = task.lease
-        if lease is None or lease.link is None or lease.in_flight.get(task.number) is not task:
-            return
-        if force and lease.group.concurrent:
-            lease.deaf.add(task.number)
-        message = [m.CANCEL, task.number, force, recursive]
-        self._session.peers.send_to(lease.link.connection.peer, message)
-        grace_s = max(self._config.cancel_grace_s, _INSIST_S)
-        self._session.loop.call_later(grace_s, lambda: self._insist(task, force=force, recursive=recursive))
-
-    def _insist(self, task: Task, *, force: bool, recursive: bool) -> None:
-        """The worker may not have answered: the cancel came before its task, or nothing there can hear it.
-
-        A coroutine that has not ended by then ends with its worker, without force, too: others share that
-        worker, and would share it with an ever growing number of such. A synchronous one has its worker for
-        itself, and may be about to end; it takes force, as in Ray.
-        """
-        lease = task.lease
-        here = lease is not None and lease.in_flight.get(task.number) is task
-        if lease is not None and here and (force or lease.group.concurrent):
-            others = list(lease.in_flight.values())
-            if lease.group.concurrent:
-                lease.deaf.add(task.number)
-            else:
-                others = others[: others.index(task)]
-            # One that may not run twice, and is not to blame, must not be lost for it: it is waited for.
-            if all(other.retries or other.state == DONE for other in others):
-                self._session.control.send([m.KILL, lease.number])
-        self.cancel(task, force=force, recursive=recursive)
+        stop_at_worker(self._session, task, force=force, recursive=recursive)
 
 
 class _Frame:
@@ -578,15 +547,6 @@ _NUMBER_BYTES: Final = 16
 
 def _describe(descriptor: Descriptor) -> Message:
     return [m.DESCRIBE, descriptor.number, descriptor.function_id, descriptor.blob, descriptor.options]
-
-
-def _crash(task: Task, kind: str, explanation: str) -> RaySystemError | WorkerCrashedError | OutOfMemoryError:
-    if kind == "memory":
-        return OutOfMemoryError(f"the task {task.descriptor.name!r} was killed: {explanation}")
-    runs = f" after {task.attempt + 1} attempts" if task.attempt else ""
-    return WorkerCrashedError(
-        f"the worker that ran the task {task.descriptor.name!r} died{runs}: {explanation}"
-    )
 
 
 def _flush(links: Sequence[WorkerLink | Connection]) -> None:

@@ -68,7 +68,7 @@ class Owner:
         self.dropped: deque[Any] = deque()
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
         self._put_off: deque[Task] = deque()
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         #: Which line of the program made each object; None while that is not remembered.
         self.sites = CallSites(self.objects) if session.config.record_call_sites else None
         #: Unfinished tasks that return nothing, and so have no record.
@@ -85,7 +85,7 @@ class Owner:
         """A new object with its value."""
         if self.dropped:
             self.drain_dropped()
-        record = ObjectRecord(self.session, next(self._numbers))
+        record = ObjectRecord(self.session, next(self.numbers))
         record.value = payload
         record.state = READY
         record.local = 1
@@ -101,14 +101,16 @@ class Owner:
         dependencies: list[Dependency] | None,
         parent: int | None,
         terms: Terms | None = None,
+        stream: Any = None,
     ) -> list[ObjectRef[Any]]:
         """Make a task; it is sent as soon as its arguments are there and a worker has room."""
         if self.dropped:
             self.drain_dropped()
         returns = descriptor.returns
-        task = Task(next(self._numbers), descriptor, arguments)
+        task = Task(next(self.numbers), descriptor, arguments)
         task.parent = parent
         task.terms = terms
+        task.stream = stream
         if (enclosure := enclosing.get()) is not None:
             enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)
@@ -150,7 +152,7 @@ class Owner:
         records = []
         for index in range(returns):
             # The first return has the task's own number.
-            record = ObjectRecord(self.session, next(self._numbers) if index else task.number)
+            record = ObjectRecord(self.session, next(self.numbers) if index else task.number)
             record.task = task
             record.local = 1
             owned[record.number] = record
@@ -158,6 +160,8 @@ class Owner:
         task.records = tuple(records)
         if not records:
             self.unreturned[task.number] = task
+        elif task.stream is not None:
+            task.stream.record = records[0]
         return [ObjectRef(record) for record in records]
 
     def _enqueue(self, task: Task) -> Sequence[Any]:
@@ -308,6 +312,9 @@ class Owner:
             elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
                 task.attempt += 1
                 retry.append(task)
+            elif task.stream is not None:
+                task.stream.fail(payload)
+                self.finish(task, READY, [None])
             else:
                 self.finish(task, FAILED, [payload] * len(task.records))
         return retry

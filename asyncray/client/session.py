@@ -44,6 +44,7 @@ from .questions import Questions
 from .spilling import Spilled
 from .statistics import Statistics, statistics_of
 from .store import Store
+from .streams import Streams
 from .terms import terms_of
 from .waits import Waits
 
@@ -142,6 +143,7 @@ class Session:
         self.peers = Peers(self)
         self.store = Store(self, surroundings.arena, surroundings.parker)
         self.descriptors = Descriptors(self)
+        self.streams = Streams(self)
         self.hints = LargeArguments(self.config)
         #: None while the session is open; then why it is not.
         self.failure: Exception | None = None
@@ -334,6 +336,7 @@ class Session:
         ended = self.descriptors.take_ended()
         self.leases.forget(ended)
         self.hints.forget(ended)
+        self.streams.close_abandoned()
         self.check_needed()
         if not self._sweeping_up:
             self._sweeping_up = self.drain_due = True
@@ -342,7 +345,8 @@ class Session:
     def _drain_again(self) -> None:
         # Cleared before the look: a reference that is dropped in between wakes the loop again.
         self._sweeping_up = self.drain_due = False
-        if self.dropped or self.descriptors.ended or self.store.unaccounted:
+        more = self.dropped or self.descriptors.ended or self.streams.abandoned
+        if more or self.store.unaccounted:
             self.on_wake()
 
     def on_dropped(self) -> None:
@@ -362,7 +366,7 @@ class Session:
     # --- calls and values ---------------------------------------------------------------------------------
 
     def submit(self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call: returns its reference, the list of them when there are several, or None.
+        """Make a call: returns its reference, the list of them when there are several, a generator, or None.
 
         Raises:
             TypeError: when an argument cannot be pickled.
@@ -371,11 +375,11 @@ class Session:
         if self.guard_main is not None:
             self.guard_main()
         arguments, dependencies = encode_call(self, descriptor, args, kwargs)
-        terms = terms_of(descriptor, self.clock)
-        refs = self.owner.submit(descriptor, arguments, dependencies, self.scope.current_task(), terms)
-        if len(refs) == 1:
-            return refs[0]
-        return refs or None
+        parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
+        if descriptor.stream is not None:
+            return self.streams.submit(descriptor, arguments, dependencies, parent, terms)
+        refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms)
+        return refs[0] if len(refs) == 1 else refs or None
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.

@@ -11,6 +11,7 @@ but the owner of the outer call is the one who ends it, with all that it has cal
 from __future__ import annotations
 
 from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ..exceptions import ProtocolError
@@ -83,7 +84,7 @@ class Terms:
         self._values = values
         #: About how much it takes in a frame.
         self.size_bytes = sum(len(name) + field_bytes(value) for name, value in values.items())
-        #: The task among its owner's deadlines: [deadline, number, task]; None without a deadline.
+        #: The task among its owner's deadlines: [when, number, task]; None without a deadline.
         self.entry: list[Any] | None = None
 
     def let_go(self) -> None:
@@ -137,7 +138,7 @@ def check_terms(extras: dict[str, Any]) -> None:
         ProtocolError: when it is not what terms look like.
     """
     remaining = extras.get(REMAINING)
-    if remaining is not None and (type(remaining) not in (int, float) or not remaining >= 0):
+    if remaining is not None and (type(remaining) not in (int, float) or not 0 <= remaining < inf):
         raise ProtocolError(f"a call cannot have {remaining!r} seconds left")
     values = extras.get(CARRIED)
     if values is None:

@@ -123,8 +123,12 @@ class Arrivals(Protocol):
     def add(self, channel: TaskChannel) -> None:
         """Wait for this one too, until it is closed. From any thread."""
 
-    def wait(self) -> list[int]:
-        """Wait until there is something to read, or for wake; return the descriptors of those channels."""
+    def wait(self, timeout: float | None = None) -> list[int]:
+        """Wait until there is something to read, or for wake; return the descriptors of those channels.
+
+        Args:
+            timeout: Seconds after which it returns regardless; None is never.
+        """
 
     def wake(self) -> None:
         """Let wait return. From any thread."""
@@ -142,8 +146,8 @@ class SocketArrivals:
         # Closing a socket takes it out of the set.
         self._epoll.register(channel.fileno(), select.EPOLLIN)
 
-    def wait(self) -> list[int]:
-        ready = [fd for fd, _ in self._epoll.poll()]
+    def wait(self, timeout: float | None = None) -> list[int]:
+        ready = [fd for fd, _ in self._epoll.poll(timeout)]
         if self._wake in ready:
             os.eventfd_read(self._wake)
             ready.remove(self._wake)

@@ -383,7 +383,7 @@ class MemoryArrivals:
         park: Waits for a gate, as Parker.park does.
     """
 
-    def __init__(self, hub: MemoryHub, park: Callable[[threading.Lock, None], bool]) -> None:
+    def __init__(self, hub: MemoryHub, park: Callable[[threading.Lock, float | None], bool]) -> None:
         self._hub = hub
         self._park = park
         self._channels: dict[int, TaskChannel] = {}
@@ -399,13 +399,13 @@ class MemoryArrivals:
         if self._waiting:
             self._hub.add_reader(fd, partial(self._on_ready, fd))
 
-    def wait(self) -> list[int]:
+    def wait(self, timeout: float | None = None) -> list[int]:
         self._channels = {fd: channel for fd, channel in self._channels.items() if channel.fileno() == fd}
         self._waiting = True
         for fd in self._channels:
             self._hub.add_reader(fd, partial(self._on_ready, fd))
         try:
-            self._park(self._gate, None)
+            self._park(self._gate, timeout)
         finally:
             self._waiting = False
             for fd in self._channels:

@@ -141,7 +141,7 @@ class Scheduler:
         self._gpus = dict.fromkeys(gpu_ids, UNITS)
         #: How many starts in a row have failed, and the newest worker at that time, by mode and environment.
         self._failures: dict[tuple[str, bytes], tuple[int, int]] = {}
-        #: Ranks of classes that want nothing yet.
+        #: The ranks that owners have told, by class.
         self._ranks: dict[tuple[bytes, int], float] = {}
         #: Whether anybody uses priorities.
         self.ranked = False
@@ -175,18 +175,16 @@ class Scheduler:
             demand.order = self._next_order
             self._next_order += 1
             demand.depth = self.depth_of(owner)
-            demand.rank = self._ranks.pop(key, now)
+            demand.rank = self._ranks.get(key, now)
         demand.count = count
         demand.name = name
 
     def rank(self, owner: bytes, number: int, rank: float) -> None:
-        """An owner says how its class *number* ranks, with which it wants something or is about to."""
+        """An owner says how its class *number* ranks, from now on, also when it wants nothing yet."""
         self.ranked = True
-        demand = self.demands.get((owner, number))
-        if demand is not None and demand.count:
-            demand.rank = rank
-        else:
-            self._ranks[owner, number] = rank
+        self._ranks[owner, number] = rank
+        if (owner, number) in self.demands:
+            self.demands[owner, number].rank = rank
 
     def outbids(self) -> dict[tuple[bytes, int], float]:
         """By owner and class: the best rank that waits for what one lease of the class holds.

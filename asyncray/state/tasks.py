@@ -72,7 +72,7 @@ class Descriptor:
 
     __slots__ = (
         "__weakref__", "average_s", "blob", "function", "function_id", "group", "holds", "max_retries",
-        "name", "number", "options", "priority", "returns", "timeout_s",
+        "name", "number", "options", "priority", "returns", "stream", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, function_id: bytes, blob: bytes) -> None:
@@ -87,6 +87,9 @@ class Descriptor:
         #: What the worker must know: see worker.functions.
         self.options: dict[str, Any] = {}
         self.returns = 1
+        #: Items of its calls' streams that may be unread (0: any number), and whether that is the default;
+        #: None iff they make no streams.
+        self.stream: tuple[int, bool] | None = None
         #: Re-runs after a failure of the system; -1 is without end.
         self.max_retries = 3
         #: Seconds that a call may take, from the call to its end; None is as long as it takes.
@@ -113,7 +116,8 @@ class Task:
 
     __slots__ = (
         "arguments", "attempt", "buffers", "cancelled", "dependencies", "descriptor", "enclosures", "extras",
-        "holds", "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "terms",
+        "holds", "lease", "missing", "number", "parent", "rank", "records", "retries", "state", "stream",
+        "terms",
     )  # fmt: skip
 
     def __init__(self, number: int, descriptor: Descriptor, arguments: Any) -> None:
@@ -146,6 +150,8 @@ class Task:
         self.rank = 0.0
         #: Who must hear of its real end: of its worker's answer or death. None iff nobody.
         self.enclosures: list[Enclosing] | None = None
+        #: The stream that it produces (client.streams.Stream); None iff it produces none.
+        self.stream: Any = None
 
     def release(self) -> None:
         """It has really ended: let go of the arguments and terms, because nobody will need them any more."""

@@ -47,6 +47,8 @@ TASKS: Final = 41
 RESULTS: Final = 42
 HANDBACK: Final = 43
 FORGET: Final = 44
+ITEMS: Final = 80
+CREDIT: Final = 81
 # --- peer: any two processes -------------------------------------------------------------------------------
 RECALL: Final = 60
 CANCEL: Final = 61
@@ -165,6 +167,11 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     HANDBACK: ("HANDBACK", (list, int)),
     # descriptor numbers that the owner will never use again
     FORGET: ("FORGET", (list,)),
+    # task number, number of the first item, payloads, under which number references inside them are held (0:
+    # there are none), digest of all items up to here
+    ITEMS: ("ITEMS", (int, int, list, int, int)),
+    # task number, items of its stream that were read
+    CREDIT: ("CREDIT", (int, int)),
     RECALL: ("RECALL", ()),
     # task number, force, recursive
     CANCEL: ("CANCEL", (int, bool, bool)),

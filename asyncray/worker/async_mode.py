@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
@@ -20,6 +20,7 @@ from .functions import FunctionTable, let_go
 from .output import flush
 from .running import RunningCalls, task_stack
 from .scope import WorkerScope, running_call
+from .streaming import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from ..net.connection import Connection
     from ..wire.frames import Buffer, Message
     from .ending import Ending
+
+
+#: Seconds of a pause after which a stream counts as waiting, and its CPU is free.
+_PAUSE_S: Final = 0.001
+
+
+async def _turn() -> None:
+    """Let the loop turn once."""
+    await asyncio.sleep(0)
+
+
+def resume(future: asyncio.Future[None]) -> None:
+    """Let go on what awaits a future."""
+    if not future.done():
+        future.set_result(None)
 
 
 class AsyncOwner:
@@ -108,6 +124,12 @@ class AsyncWorker:
         if message[0] == m.FORGET:
             let_go(owner.functions.forget(message[1]))
             return
+        if message[0] == m.CREDIT:
+            _, number, read = message
+            _, call = owner.running.get(number, (None, None))
+            if call is not None and call.flow is not None:
+                call.flow.credit(read)
+            return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         m.check_rows("TASKS", message[1], 5)
@@ -134,7 +156,7 @@ class AsyncWorker:
     async def _run(self, owner: AsyncOwner, call: Call) -> None:
         call.since = started = self._clock()
         buffers: list[Buffer] = []
-        row = await self._outcome(call, buffers)
+        row = await self._outcome(owner, call, buffers)
         if call.enclosure is not None:
             await self._await_end(call, call.enclosure, failed=row[1] not in (m.OK, m.MANY))
         flush()
@@ -161,7 +183,7 @@ class AsyncWorker:
             owner.report()
             self._session.when_unneeded(self._end.leave)
 
-    async def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
+    async def _outcome(self, owner: AsyncOwner, call: Call, buffers: list[Buffer]) -> list[Any]:
         runner = self._runner
         try:
             call.started = True
@@ -174,6 +196,9 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure
             return runner.refused(call, error)
         try:
+            if call.flow is not None:
+                await self._stream(owner, call, call_user(function, call.positional, call.keywords))
+                return runner.succeeded(call, None, buffers)
             value = await call_user(function, call.positional, call.keywords)
             return runner.succeeded(call, await runner.prepared(call, value), buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
@@ -206,6 +231,27 @@ class AsyncWorker:
         """The calls that run now, and what tells where each stands."""
         running = [item for owner in self._owners.values() for item in owner.running.values()]
         return [(call, functools.partial(task_stack, task)) for task, call in running if call.started]
+
+    async def _stream(self, owner: AsyncOwner, call: Call, generator: Any) -> None:
+        """Take the items of a call's generator."""
+        producer = Producer(self._runner, call, owner.connection.send, self._clock)
+        await producer.run_async(generator, lambda: self._pause(call), _turn)
+
+    async def _pause(self, call: Call) -> None:
+        """Wait until the owner has read of a stream; a pause that lasts gives the CPU back."""
+        flow = call.flow
+        assert flow is not None
+        resumed = self._session.loop.create_future()
+        waiters: list[Any] = []
+        lasting = self._session.loop.call_later(_PAUSE_S, lambda: waiters.append(self._scope.before_wait()))
+        flow.on_credit = lambda: resume(resumed)
+        try:
+            await resumed
+        finally:
+            flow.on_credit = None
+            lasting.cancel()
+            for waiter in waiters:
+                self._scope.after_wait(waiter)
 
     def _was_last(self, call: Call) -> bool:
         """Whether this worker must end after so many runs of the call's function."""

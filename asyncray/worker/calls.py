@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.arguments import arguments_from_wire, decode_arguments
@@ -14,7 +14,9 @@ from ..client.store import Prepared
 from ..client.terms import REMAINING, check_terms, enter_terms
 from ..exceptions import ObjectStoreFullError, ProtocolError, RayTaskError
 from ..state.objects import READY, ObjectRecord, unconfirmed
+from ..state.streams import Outflow
 from ..wire import messages as m
+from ..wire.items import check_position
 from ..wire.stored import Stored
 from ..wire.values import (
     BufferFeed,
@@ -51,8 +53,8 @@ class Call:
     """A task on its way through a worker."""
 
     __slots__ = (
-        "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "function",
-        "keywords", "number", "owner", "positional", "refs", "serial", "since", "started",
+        "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "flow",
+        "function", "keywords", "number", "owner", "positional", "refs", "serial", "since", "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -66,6 +68,8 @@ class Call:
         #: What few calls have, by name; see TASKS.
         self.extras: dict[str, Any] = _NO_EXTRAS if row[4] is None else _checked_extras(row[4])
         self.feed = feed
+        #: How far its stream is; None iff it makes none.
+        self.flow: Outflow | None = None if function.stream is None else _flow(function, self.extras)
         #: This worker's number for the call: what its children name as their parent.
         self.serial = 0
         #: When it began, in seconds on the worker's clock; -1 before that.
@@ -103,6 +107,10 @@ class Call:
     def resources(self) -> dict[str, float]:
         """What the task holds, by resource name."""
         return self.function.resources
+
+
+def _flow(function: Function, extras: dict[str, Any]) -> Outflow:
+    return Outflow(function.stream or 0, function.stream_bytes, check_position(extras.get("stream")))
 
 
 def _checked_extras(extras: Any) -> dict[str, Any]:
@@ -161,6 +169,8 @@ class Runner:
         self.session = session
         self._end = end
         self._pid = session.identity.pid
+        #: Numbers under which batches of items hold references.
+        self.pins = count(1)
 
     def enclose(self, call: Call) -> None:
         """Give a call with extras what they ask for."""
@@ -246,6 +256,10 @@ class Runner:
 
     # --- outcomes -----------------------------------------------------------------------------------------
 
+    def leave_fork(self) -> None:
+        """End this process, which is a fork: what it has come back to is its parent's."""
+        self._end.leave_fork(None)
+
     def succeeded(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         """The row that reports a value. Runs user code (pickling)."""
         if self.session.forked:
@@ -278,9 +292,15 @@ class Runner:
             return self.failed(call, error)
 
     def _encode(self, call: Call, value: Any, buffers: list[Buffer]) -> Any:
-        return self._sent(call, self._pickled("the return value", call, value), buffers)
+        return self._sent(call, self.pickled("the return value", call, value), buffers)
 
-    def _pickled(self, what: str, call: Call, value: Any) -> Payload:
+    def pickled(self, what: str, call: Call, value: Any) -> Payload:
+        """What user code returns or yields, as it travels.
+
+        Raises:
+            TypeError: when it cannot be pickled.
+            ValueError: when it is too large to be sent.
+        """
         try:
             payload = self.session.store.encode(value)
         except ObjectStoreFullError:
@@ -310,7 +330,7 @@ class Runner:
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         payloads = [
-            item if is_scalar(item) else self._pickled(f"the return value at {position}", call, item)
+            item if is_scalar(item) else self.pickled(f"the return value at {position}", call, item)
             for position, item in enumerate(_values(call.function, value))
         ]
         self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
@@ -388,10 +408,31 @@ def call_user(function: Any, positional: Sequence[Any], keywords: dict[str, Any]
     return function(*positional, **keywords)
 
 
+@interruptible
+def advance(iterator: Any) -> Any:
+    """The next item of a user's generator: from here on, an interrupt may be raised."""
+    return next(iterator)
+
+
+@interruptible
+def end_iteration(iterator: Any) -> None:
+    """Let a user's generator run its ``finally`` blocks."""
+    iterator.close()
+
+
+async def advance_async(iterator: Any) -> Any:
+    """As :func:`advance`, of an asynchronous generator."""
+    return await anext(iterator)
+
+
+#: Where user code begins in a traceback.
+_DOORS = frozenset(door.__code__ for door in (call_user, advance, end_iteration, advance_async))
+
+
 def _user_part(error: BaseException) -> Any:
     """The traceback without the frames of the framework that stand before the user's own."""
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code is not call_user.__code__:
+    while traceback is not None and traceback.tb_frame.f_code not in _DOORS:
         traceback = traceback.tb_next
     return (
         traceback.tb_next if traceback is not None and traceback.tb_next is not None else error.__traceback__

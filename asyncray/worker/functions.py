@@ -20,8 +20,8 @@ class Function:
     """A descriptor as a worker knows it: a function and the options its calls share."""
 
     __slots__ = (
-        "_blob", "_function", "addresses", "function_id", "holds", "max_calls", "name", "report_first",
-        "resources", "retry", "returns", "runs",
+        "_blob", "_function", "addresses", "function_id", "holds", "max_calls", "name", "per_yield",
+        "report_first", "resources", "retry", "returns", "runs", "stream", "stream_bytes",
     )  # fmt: skip
 
     def __init__(self, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
@@ -30,6 +30,12 @@ class Function:
         self._function: Callable[..., Any] | None = None
         self.name: str = _option(options, "name", str, "unknown")
         self.returns: int = _option(options, "returns", int, 1)
+        #: Items of its stream that may be unread, 0 is any number; None iff its calls make no streams.
+        self.stream: int | None = _option(options, "stream", int, 0) if "stream" in options else None
+        #: Bytes of large items in it that may be unread; 0 is any number.
+        self.stream_bytes: int = _option(options, "stream_bytes", int, 0)
+        #: Items in each thing that its generators yield; 1: each is an item itself.
+        self.per_yield: int = _option(options, "per_yield", int, 1)
         #: Runs after which the worker ends; 0 is never.
         self.max_calls: int = _option(options, "max_calls", int, 0)
         #: Whether what ran before must be reported before a call of this starts.

@@ -29,9 +29,10 @@ from .functions import Function, FunctionTable, let_go
 from .output import announce, flush
 from .running import RunningCalls, thread_stack
 from .scope import WorkerScope, running_call
+from .streaming import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ..client.enclosures import Enclosure
     from ..client.session import Session
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds of short calls whose results are reported together.
 _GATHER_S: Final = 0.0005
+#: Seconds of a pause after which a stream counts as waiting, and its CPU is free.
+_PAUSE_S: Final = 0.001
 #: Bytes of results that are not gathered further.
 _GATHER_BYTES: Final = 256 * 1024
 
@@ -117,6 +120,8 @@ class SyncWorker:
         #: The call that must be interrupted; None iff no cancel is under way.
         self._target: Call | None = None
         self._leaving = False
+        #: Whether the main thread waits for a stream to be read: it is woken, and not interrupted.
+        self._paused = False
         self._gathered_at = 0.0
         self._gather_bytes = min(_GATHER_BYTES, session.config.batch_bytes)
         #: Functions that owners are done with, to be dropped outside the lock: that may run destructors.
@@ -185,6 +190,9 @@ class SyncWorker:
         if message[0] == m.FORGET:
             self._forgotten += owner.functions.forget(message[1])
             return
+        if message[0] == m.CREDIT:
+            self._on_credit(owner, *message[1:])
+            return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         rows = message[1]
@@ -198,6 +206,15 @@ class SyncWorker:
                 take_terms(call, self._clock())
             self._inbox.append((owner, call))
 
+    def _on_credit(self, owner: Owner, number: int, read: int) -> None:
+        """An owner has read of a stream. One that has ended meanwhile does not care."""
+        calls = [*self._inbox, self._current]
+        for whose, call in filter(None, calls):
+            if whose is owner and call.number == number and call.flow is not None:
+                call.flow.credit(read)
+        if self._paused:
+            self._arrivals.wake()
+
     def _run(self, owner: Owner, call: Call) -> None:
         if call.function.report_first:
             owner.report()
@@ -207,9 +224,9 @@ class SyncWorker:
         buffers: list[Buffer] = []
         if call.extras or any_carried():
             # What the call sets, or has set for it, must not be found by the next.
-            row = copy_context().run(self._whole, call, started, buffers)
+            row = copy_context().run(self._whole, owner, call, started, buffers)
         else:
-            row = self._outcome(call, started, buffers)
+            row = self._outcome(owner, call, started, buffers)
         self._current = None
         self._scope.end(call)
         kept = self._runner.kept(call)
@@ -224,7 +241,7 @@ class SyncWorker:
         owner.add(row, buffers, now - started)
         self._maybe_report(owner, now, buffers)
 
-    def _outcome(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
+    def _outcome(self, owner: Owner, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
         """Run a call; returns the row that reports it."""
         token = running_call.set(call)
         announce(call.function.name, started)
@@ -237,6 +254,9 @@ class SyncWorker:
                 return runner.refused(call, error)
             try:
                 value = call_user(function, call.positional, call.keywords)
+                if call.flow is not None:
+                    self._stream(owner, call, value)
+                    value = None
                 return runner.succeeded(call, value, buffers)
             except BaseException as error:  # noqa: BLE001 - the call's failure, KeyboardInterrupt and exit too
                 return runner.failed(call, error)
@@ -244,14 +264,14 @@ class SyncWorker:
             flush()
             running_call.reset(token)
 
-    def _whole(self, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
+    def _whole(self, owner: Owner, call: Call, started: float, buffers: list[Buffer]) -> list[Any]:
         """As _outcome, for a call with extras: one of an enclosure ends after all it has called for."""
         self._runner.enclose(call)
         enclosure = call.enclosure
         if enclosure is None:
-            return self._outcome(call, started, buffers)
+            return self._outcome(owner, call, started, buffers)
         with enclosed(enclosure):
-            row = self._outcome(call, started, buffers)
+            row = self._outcome(owner, call, started, buffers)
         if row[1] not in (m.OK, m.MANY):
             enclosure.cancel()
         token = running_call.set(call)
@@ -267,6 +287,51 @@ class SyncWorker:
                 enclosure.wait()
             except KeyboardInterrupt:  # the call is cancelled while it waits
                 enclosure.cancel()
+
+    def _stream(self, owner: Owner, call: Call, generator: Any) -> None:
+        """Take the items of a call's generator. Its owner hears of the end as of any other call's."""
+
+        def send(message: Message, buffers: Sequence[Buffer]) -> None:
+            owner.channel.send(message, buffers)
+            if owner.channel.closed:
+                call.cancelled = True  # nobody is left who would read
+
+        producer = Producer(self._runner, call, send, self._clock)
+        producer.run(generator, lambda: self._pause(owner, call), self._spare)
+
+    def _spare(self) -> None:
+        """The running call has seen that it was cancelled: its clean-up is not to be interrupted."""
+        with self._lock:
+            self._target = None
+
+    def _pause(self, owner: Owner, call: Call) -> None:
+        """Wait until the owner has read of a stream, or does not want it any more.
+
+        A pause that lasts gives the CPU back, as any wait of a call does: its consumer may be waiting for
+        a task that needs it.
+        """
+        waiter = None
+        try:
+            while not self._read_credit(owner, call):
+                ready = self._arrivals.wait(None if waiter is not None else _PAUSE_S)
+                if not ready and waiter is None:
+                    waiter = self._scope.before_wait()
+        finally:
+            with self._lock:
+                self._paused = False
+            if waiter is not None:
+                self._scope.after_wait(waiter)
+
+    def _read_credit(self, owner: Owner, call: Call) -> bool:
+        """Read what owners have sent; whether a stream may go on then, or must end."""
+        with self._lock:
+            for other in list(self._owners.values()):
+                self._read(other)
+            assert call.flow is not None
+            self._paused = not call.flow.may_go_on() and not call.cancelled and not owner.channel.closed
+            if owner.channel.closed:
+                call.cancelled = True
+            return not self._paused
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
         soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
@@ -357,9 +422,13 @@ class SyncWorker:
             self._cancel_running(owner, current[1], force=force, recursive=recursive)
 
     def _cancel_running(self, owner: Owner, call: Call, *, force: bool, recursive: bool) -> None:
-        if call.cancelled and not force:
-            return  # a second KeyboardInterrupt would hit its clean-up
-        call.cancelled = True
+        with self._lock:
+            if call.cancelled and not force:
+                return  # a second KeyboardInterrupt would hit its clean-up
+            call.cancelled = True
+            paused = self._paused
+            if not paused and not force:
+                self._target = call
         if recursive:
             self._session.cancel_children(call.serial, force=force)
             if call.enclosure is not None:
@@ -367,7 +436,10 @@ class SyncWorker:
         if force:
             self._kill_running(owner, call)
             return
-        self._target = call
+        if paused:
+            # It sees that by itself; an interrupt would hit the clean-up that follows.
+            self._arrivals.wake()
+            return
         self._interrupt()
 
     def _kill_running(self, owner: Owner, call: Call) -> None:

@@ -134,16 +134,21 @@ async def counted_later(count: int) -> Any:
 
 
 @pytest.mark.parametrize("function", [counted, counted_later])
-def test_a_generator_function_is_refused_until_there_are_streams(function: Any) -> None:
-    uses: list[Callable[[], Any]] = [
-        lambda: ray.remote(function),
-        lambda: ray.remote(num_returns="streaming")(function),
-        lambda: ray.remote(num_returns=0)(function),
-        lambda: same.options(num_returns="streaming"),
-    ]
-    for use in uses:
-        with pytest.raises(ValueError, match="streams are not there yet"):
-            use()
+def test_a_generator_function_without_returns_is_refused_because_it_would_never_run(function: Any) -> None:
+    with pytest.raises(ValueError, match="its body would never run"):
+        ray.remote(num_returns=0)(function)
+
+
+def test_an_asynchronous_generator_function_can_only_stream() -> None:
+    with pytest.raises(ValueError, match="can only stream"):
+        ray.remote(num_returns=2)(counted_later)
+
+
+def test_a_function_without_yield_does_not_stream() -> None:
+    with pytest.raises(ValueError, match="is for generator functions"):
+        same.options(num_returns="streaming")
+    with pytest.raises(ValueError, match="is for generator functions"):
+        ray.remote(num_returns="streaming")(len)
 
 
 def test_a_generator_function_with_a_number_of_returns_gives_that_many() -> None:

@@ -90,11 +90,14 @@ def test_a_task_that_waits_for_its_arguments_never_runs(
 def test_a_child_is_stopped_with_its_parent(shared_ray: ModuleType, beacon: Beacon) -> None:
     ref = tasks.wait_for_child.options(timeout=TIMEOUT_S).remote(beacon.path, tasks.linger, beacon.path)
     beacon.next(), beacon.next()
-    with pytest.raises(GetTimeoutError, match="'wait_for_child' was not done within its timeout of 1 s"):
+    with pytest.raises(
+        GetTimeoutError, match=r"'wait_for_child' was not done within its timeout|of its caller's timeout"
+    ):
         ray.get(ref)
     told = sorted(beacon.next() for _ in range(3))
     assert told[0] == "CancelledError"
     assert told[2] == "cleaned up"
+    # On a machine that stood still for a moment, the child's own end may be the first that is heard of.
     assert told[1] in ("KeyboardInterrupt", "GetTimeoutError")
     assert_nothing_is_held()
 

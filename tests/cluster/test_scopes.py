@@ -158,7 +158,8 @@ def test_calls_before_and_after_the_block_are_not_its_own(shared_ray: ModuleType
 
 def test_calls_of_asyncio_tasks_started_inside_belong_to_it(shared_ray: ModuleType, gate: Gate) -> None:
     async def call() -> ObjectRef[Any]:
-        return tasks.after.remote(gate.path)
+        ref: ObjectRef[Any] = tasks.after.remote(gate.path)
+        return ref
 
     async def main() -> None:
         async with left_by_a_failure():
@@ -256,7 +257,7 @@ def test_a_scope_is_entered_once(shared_ray: ModuleType) -> None:
 def test_a_scope_in_a_coroutine_task_reaches_its_children(shared_ray: ModuleType, gate: Gate) -> None:
     @ray.remote
     async def hurried(gate: str) -> bool:
-        refs = []
+        refs: list[ObjectRef[Any]] = []
         with suppress(TimeoutError):
             async with asyncio.timeout(0.05), aio.scope():
                 refs.append(tasks.after.remote(gate))

@@ -411,3 +411,37 @@ async def test_a_put_that_is_cancelled_takes_nothing(tables: Tables) -> None:
     putting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await putting
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+
+def test_large_items_of_a_stream_are_stored_and_freed(tables: Tables) -> None:
+    @ray.remote
+    def pieces(count: int) -> Any:
+        for seed in range(count):
+            yield numbers(seed, 8 * MIB)
+
+    for seed, ref in enumerate(pieces.remote(30)):
+        assert is_stored(ref)
+        assert (get(ref) == numbers(seed, 8 * MIB)).all()
+        del ref
+    forgotten = pieces.remote(30)
+    assert (get(next(forgotten)) == numbers(0, 8 * MIB)).all()
+    del forgotten
+
+
+async def test_large_items_of_an_async_generator_arrive(tables: Tables) -> None:
+    @ray.remote
+    async def pieces(count: int) -> Any:
+        for seed in range(count):
+            yield [numbers(seed, 2 * MIB), ray.put(seed)]
+
+    seed = 0
+    async for ref in pieces.remote(6):
+        array, inner = await ref
+        assert (array == numbers(seed, 2 * MIB)).all()
+        assert await inner == seed
+        seed += 1
+    assert seed == 6
+    del ref, array, inner

@@ -56,6 +56,7 @@ THEMES = (
     "put_and_refs",
     "runtime_context",
     "as_completed",
+    "streams",
 )
 
 _expected: dict[Program, object] = {}

@@ -43,6 +43,7 @@ FLOORS: list[set[str]] = [
         "labels",
         "exceptions",
         "explanation",
+        "generators",
         "ids",
         "init_options",
         "options",

@@ -202,6 +202,18 @@ def test_the_next_task_of_a_worker_inherits_nothing() -> None:
     simulate(main, num_cpus=1)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_the_error_names_the_call_that_had_the_timeout_and_not_its_child(seed: int) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        refs = [outer.options(timeout=10 + 0.0003 * number).remote(HOUR_S) for number in range(2)]
+        for ref in refs:
+            await expire(ref, r"^the task 'outer' was not done within its timeout of 10(\.0003)? s: it was")
+        await asyncio.sleep(10)
+        assert notes.noted["worked"] == 0
+
+    simulate(main, seed=seed, delay_s=0.02)
+
+
 def test_a_child_that_outlives_its_inherited_time_says_whose_time_it_was() -> None:
     @ray.remote
     async def catching() -> str:

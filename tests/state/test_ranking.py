@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from asyncray.options import MOST_PRIORITY
 from asyncray.state.pipeline import Lease, SchedulingClass
 from asyncray.state.ranking import RankedQueue, TaskQueue, first_waiting, put, put_back, rank_of
-from asyncray.state.tasks import CANCELLED, RETRIED, Descriptor, Task, step
+from asyncray.state.tasks import CANCELLED, DONE, FINISHED, QUEUED, RECALLED, RETRIED, Descriptor, Task, step
 
 AGEING_S = 60.0
 
@@ -153,3 +154,82 @@ def test_a_lease_that_is_wanted_for_something_better_gets_nothing_unless_it_is_n
     group.leases.update({0: used, 1: new})
     assert [lease for lease, _ in group.assign(fresh_only=True)] == [new]
     assert group.assign(fresh_only=True) == [], "it has had one now"
+
+
+# ---- any story ----
+
+
+class Ranking(RuleBasedStateMachine):
+    """A scheduling class whose tasks have priorities: what is sent is always the best of what waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = SchedulingClass(1, "key", [], 0.004, 4)
+        self.now = 1.0
+        self.tasks: list[Task] = []
+
+    @rule(priority=st.sampled_from([0, 0, 1, -1, 5]), later=st.floats(0, 200))
+    def submit(self, priority: int, later: float) -> None:
+        self.now += later
+        task = task_of(len(self.tasks), priority, self.now)
+        task.descriptor.average_s = 1e-6
+        self.tasks.append(task)
+        self.group.queue = put(self.group.queue, task)
+
+    @rule()
+    def grant(self) -> None:
+        number = len(self.group.leases)
+        self.group.leases[number] = Lease(number, self.group, None)
+
+    @rule(fresh_only=st.booleans())
+    def assign(self, fresh_only: bool) -> None:
+        fresh = {number for number, lease in self.group.leases.items() if lease.is_fresh()}
+        assigned = self.group.assign(fresh_only=fresh_only)
+        sent = [task for _, tasks in assigned for task in tasks]
+        assert sent == sorted(sent, key=place)
+        waiting = [task for task in self.group.queue if task.state == QUEUED]
+        assert not sent or not waiting or place(sent[-1]) < place(min(waiting, key=place))
+        assert not fresh_only or {lease.number for lease, _ in assigned} <= fresh
+
+    @rule(data=st.data(), again=st.sampled_from([RECALLED, RETRIED, None]))
+    def end(self, data: st.DataObject, again: int | None) -> None:
+        busy = [lease for lease in self.group.leases.values() if lease.in_flight]
+        if not busy:
+            return
+        lease = data.draw(st.sampled_from(busy))
+        task = lease.in_flight.pop(data.draw(st.sampled_from(sorted(lease.in_flight))))
+        lease.progress += 1
+        if again is not None:
+            self.group.take_back([task], again)
+        elif task.state != DONE:
+            step(task, FINISHED)
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        alive = [task for task in self.tasks if task.state != DONE]
+        if alive:
+            task = data.draw(st.sampled_from(alive))
+            self.group.dead += task.state == QUEUED
+            step(task, CANCELLED)
+
+    @invariant()
+    def none_is_lost(self) -> None:
+        queued = [task for task in self.group.queue if task.state != DONE]
+        assert len(queued) == self.group.demand()
+        assert sorted(task.number for task in queued) == [t.number for t in self.tasks if t.state == QUEUED]
+        assert [task for task in queued if task.state != QUEUED] == []
+
+    @invariant()
+    def the_first_that_waits_is_the_best(self) -> None:
+        queued = [task for task in self.tasks if task.state == QUEUED]
+        first = first_waiting(self.group.queue)
+        assert first is (min(queued, key=place) if queued else None)
+
+
+def place(task: Task) -> tuple[float, int]:
+    """Where a task stands among all."""
+    return task.rank, task.number
+
+
+TestRanking = Ranking.TestCase
+TestRanking.settings = settings(max_examples=60, stateful_step_count=40)

@@ -63,13 +63,19 @@ def test_a_low_priority_goes_behind_who_says_nothing_of_ranks() -> None:
     assert machine.granted() == [(OTHER, 0)]
 
 
-def test_a_rank_is_for_one_time_of_asking() -> None:
+def test_a_rank_holds_until_another_is_told() -> None:
     machine = Machine(cpus=1)
     machine.scheduler.rank(ONE, 0, -60.0)
     machine.want(ONE, 0, now=1.0)
-    machine.want(ONE, 0, now=2.0, count=0)
-    machine.want(ONE, 0, now=3.0)
+    (grant,) = machine.assign().grants
     machine.want(OTHER, 0, now=2.5)
+    machine.want(ONE, 0, now=3.0)
+    machine.scheduler.returned(grant, 4.0)
+    (grant,) = machine.assign().grants
+    assert grant.demand.owner == ONE
+    machine.want(ONE, 0, now=5.0)
+    machine.scheduler.rank(ONE, 0, 60.0)
+    machine.scheduler.returned(grant, 6.0)
     assert machine.granted() == [(OTHER, 0)]
 
 

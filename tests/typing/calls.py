@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import TYPE_CHECKING, assert_type
 
 import asyncray as ray
-from asyncray import ObjectRef
+from asyncray import ObjectRef, ObjectRefGenerator
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
 
 
 @ray.remote
@@ -28,6 +31,16 @@ def nothing() -> None:
     pass
 
 
+@ray.remote
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
+@ray.remote(max_unread=5)
+async def words(count: int) -> AsyncIterator[str]:
+    yield "a" * count
+
+
 def plain(x: float) -> list[float]:
     return [x]
 
@@ -42,6 +55,21 @@ def a_call_gives_a_ref_of_what_the_function_returns() -> None:
 
 def a_call_of_a_coroutine_function_gives_a_ref_of_what_it_resolves_to() -> None:
     assert_type(fetch.remote("x"), ObjectRef[bytes])
+
+
+def a_call_of_a_generator_function_gives_a_generator_of_what_it_yields() -> None:
+    stream = numbers.remote(3)
+    assert_type(stream, ObjectRefGenerator[int])
+    assert_type(next(stream), ObjectRef[int])
+    assert_type(words.remote(numbers_wanted()), ObjectRefGenerator[str])
+    assert_type(numbers.remote(add.remote(1, 2)), ObjectRefGenerator[int])
+    assert_type(numbers.options(max_unread=1).remote(3), ObjectRefGenerator[int])
+    assert_type(ray.get(stream), ObjectRefGenerator[int])
+    numbers.remote("3")  # expect: error[arg-type|call-overload]
+
+
+def numbers_wanted() -> int:
+    return 3
 
 
 def arguments_can_be_named() -> None:
