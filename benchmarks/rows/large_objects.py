@@ -1,4 +1,4 @@
-"""What do large values cost? They are NumPy's, which both runtimes read without a copy."""
+"""What do large values cost, NumPy's, which both runtimes read without a copy?"""
 
 from __future__ import annotations
 
