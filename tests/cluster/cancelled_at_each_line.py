@@ -32,6 +32,8 @@ def cancel_at_each_line() -> None:
             return None
         current = worker._current
         place = frame.f_code.co_filename, frame.f_lineno
+        if worker._lock.locked():  # a cancel waits there, and comes right behind it
+            return trace
         if event == "line" and current and not current[1].cancelled and place not in lines:
             lines.add(place)
             worker._cancel_running(*current, force=False, recursive=False)
