@@ -165,10 +165,13 @@ async def _all_done(refs: list[ObjectRef[Any]], timeout: float | None) -> None:
 async def put(value: T) -> ObjectRef[T]:
     """Store a value and return a reference to it; see :func:`asyncray.put`.
 
+    A large value is copied by a thread, without holding the event loop up. It must not change meanwhile.
+
     Raises:
         TypeError: when the value is a reference, or cannot be pickled.
+        ObjectStoreFullError: when there is no room for it.
     """
-    return api.put(value)
+    return await lifecycle.session_or_init().put_async(value)
 
 
 async def wait(

@@ -61,6 +61,17 @@ class Config:
     #: idle one adds; 200 blocked levels of nesting then fit in 4 GiB.
     worker_memory_estimate_bytes: int = 16 * _MIB
 
+    #: Fraction of the object store in use above which objects that nobody reads are put on disk.
+    spill_threshold: float = 0.8
+    #: Fraction of the disk in use above which nothing more is put there.
+    disk_threshold: float = 0.95
+    #: Seconds that a put waits for room in a full store, when nothing more can be put on disk: somebody may
+    #: be about to free some.
+    store_patience_s: float = 2.0
+
+    #: 1: remember which line of the program made each object, for memory_summary; it costs microseconds each.
+    record_call_sites: int = 0
+
     #: Bytes from which an argument passed by value is worth a hint that names `put`.
     large_argument_hint_bytes: int = _MIB
     #: Times the same large argument is passed before that hint.
@@ -154,6 +165,10 @@ RULES: Mapping[str, Rule] = {
     "memory_limit_bytes": _SIZE,
     "memory_poll_s": _PERIOD,
     "worker_memory_estimate_bytes": _COUNT,
+    "spill_threshold": number(above=0, at_most=1),
+    "disk_threshold": number(above=0, at_most=1),
+    "store_patience_s": _DELAY,
+    "record_call_sites": whole(at_least=0, at_most=1),
     "large_argument_hint_bytes": _SIZE,
     "large_argument_hint_count": _COUNT,
     "function_warn_bytes": _SIZE,

@@ -1,5 +1,6 @@
 """The keywords of `init`: their names, types and defaults, checked where the user gives them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
@@ -45,6 +46,7 @@ class InitOptionsDict(TypedDict, total=False):
     resources: Mapping[str, float] | None
     labels: Mapping[str, str] | None
     object_store_memory: int | None
+    object_spilling_directory: str | None
     namespace: str | None
     logging_level: int | str | None
     logging_format: str | None
@@ -77,6 +79,8 @@ class InitOptions:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     #: Bytes of shared memory for objects, at least 75 MiB; None is a share of the machine's.
     object_store_memory: int | None = None
+    #: Folder for objects that are put on disk while memory is short; None is that of temporary files.
+    object_spilling_directory: str | None = None
     #: Where named actors of this driver live; None is a namespace of its own.
     namespace: str | None = None
     #: Level of this package's logger, as in `logging`.
@@ -140,6 +144,13 @@ def _accept_address(value: object) -> object:
     return value
 
 
+def _accept_folder(value: object) -> object:
+    if not isinstance(value, (str, os.PathLike)):
+        return Verdict.WRONG_TYPE
+    path = os.fspath(value)
+    return os.path.abspath(path) if isinstance(path, str) and os.path.isdir(path) else Verdict.IMPOSSIBLE
+
+
 def _accept_gpus(value: object) -> object:
     count = _QUANTITY.accept(value)
     if isinstance(count, Verdict):
@@ -180,6 +191,7 @@ _RULES: Mapping[str, Rule] = {
     "resources": CUSTOM_RESOURCES,
     "labels": text_map(),
     "object_store_memory": whole(at_least=MIN_OBJECT_STORE_BYTES, note=" (bytes)"),
+    "object_spilling_directory": Rule("the path of a folder", _accept_folder),
     "namespace": text(),
     "logging_level": Rule(f"a whole number >= 0 or one of {', '.join(_LEVELS)}", _accept_level),
     "logging_format": text(),
@@ -205,7 +217,6 @@ _REFUSED = {
             "system_reserved_cpu",
             "system_reserved_memory",
             "proxy_server_url",
-            "object_spilling_directory",
             "_enable_object_reconstruction",
             "_plasma_directory",
             "_node_ip_address",

@@ -58,6 +58,22 @@ class AtMost:
 
 
 @dataclass(frozen=True, slots=True)
+class AtLeast:
+    """At least ``limit``, in the row's unit."""
+
+    limit: float
+
+    def describe(self) -> str:
+        """As :meth:`Target.describe`."""
+        return f">= {self.limit:g}"
+
+    def met(self, row: str, medians: Medians) -> bool | None:
+        """As :meth:`Target.met`."""
+        ours = medians.median(row, "asyncray")
+        return None if ours is None else ours >= self.limit
+
+
+@dataclass(frozen=True, slots=True)
 class AtMostTimesRow:
     """At most ``times`` the figure of asyncray's row ``other``, in the same unit."""
 

@@ -4,7 +4,8 @@ The form is chosen by type alone, so that the common call costs nothing:
 
 - None: no arguments at all;
 - a list of scalars: positional arguments that travel as themselves;
-- ``bytes`` or :class:`Encoded`: a pickle of (positional, keywords).
+- ``bytes`` or :class:`Encoded`: a pickle of (positional, keywords);
+- in shared memory, the same as an object of its own: a dependency in the place ALL_ARGUMENTS.
 
 References given directly are taken out (None stands in their place) and travel beside it as dependencies;
 their values are put back before the function runs. References inside containers stay references.
@@ -12,11 +13,12 @@ their values are put back before the function runs. References inside containers
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+import sys
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..exceptions import ProtocolError
 from ..refs import ObjectRef, RefAddress
-from ..wire.values import BufferFeed, Encoded, decode, encode_pickled, from_wire, is_scalar, to_wire
+from ..wire.values import BufferFeed, Draft, Encoded, decode, draft, from_wire, is_scalar, to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +28,19 @@ if TYPE_CHECKING:
 Arguments: TypeAlias = list[Any] | bytes | Encoded | None
 Dependency: TypeAlias = tuple[int | str, ObjectRef[Any]]
 
+#: The place of a dependency whose value is (positional, keywords): arguments too large to go along.
+ALL_ARGUMENTS: Final = -1
+
 
 def encode_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Arguments, list[Dependency] | None]:
+    args: tuple[Any, ...], kwargs: dict[str, Any], inline_bytes: int = sys.maxsize
+) -> tuple[Arguments | Draft, list[Dependency] | None]:
     """Encode a call's arguments; runs user code (pickling), so never under a lock.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        inline_bytes: Above this they stay a draft, for the caller to put elsewhere.
 
     Returns:
         The arguments, and the references among them that must be resolved first (None iff there are none).
@@ -57,7 +67,10 @@ def encode_arguments(
             keywords[name] = None
     if not keywords and all(map(is_scalar, positional)):
         return positional, dependencies or None
-    return encode_pickled((positional, keywords)), dependencies or None
+    drafted = draft((positional, keywords))
+    if drafted.size_bytes > inline_bytes:
+        return drafted, dependencies or None
+    return drafted.finish(), dependencies or None
 
 
 def arguments_to_wire(arguments: Arguments, buffers: list[Buffer]) -> Any:
@@ -96,7 +109,9 @@ def decode_arguments(
     else:
         positional, keywords = decode(arguments)  # type: ignore[arg-type]
     for place, value in dependencies:
-        if type(place) is int:
+        if place == ALL_ARGUMENTS:
+            positional, keywords = load(value)
+        elif type(place) is int:
             positional[place] = load(value)
         else:
             keywords[place] = load(value)  # type: ignore[index]

@@ -103,6 +103,8 @@ class Driver:
                 wake=self._wake,
                 environment=self.options.runtime_env,
                 namespace=boot.namespace,
+                arena=self._node.take_memory(),
+                spill_directory=boot.spill_directory,
             ),
             TaskScope(),
         )

@@ -39,6 +39,25 @@ def explain(value: Any, error: BaseException) -> str:
     return _explain("", value, error)
 
 
+def culprit(value: Any) -> tuple[tuple[str, ...], Any, Any, BaseException] | None:
+    """What inside *value* cannot be pickled: the path there, itself, what it is a part of, and the error.
+
+    None when *value* can be pickled.
+    """
+    search = _Search()
+    error = search.failure(value)
+    if error is None:
+        return None
+    try:
+        search.enter(value, [], error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - Rule 1
+        return (), value, None, error
+    path, found, _ = search.found or ([], value, error)
+    return tuple(path), found, search.parent, error
+
+
 def explain_call(
     name: str, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], error: BaseException
 ) -> str:
@@ -113,6 +132,8 @@ class _Search:
     def __init__(self) -> None:
         #: Path, value and error of the best answer so far.
         self.found: tuple[list[str], Any, BaseException] | None = None
+        #: What that is a part of.
+        self.parent: Any = None
         #: Whether there was more to enter below MAX_DEPTH.
         self.too_deep = False
         #: By id, and kept here so that no id is given twice.
@@ -149,6 +170,8 @@ class _Search:
             at, reason = failing
             place, piece = fresh[at]
             if id(piece) not in self._seen and self.enter(piece, [*path, place], reason):
+                if self.found is not None and self.found[1] is piece:
+                    self.parent = value
                 return True
             certain = False
             at += 1

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..exceptions import OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ..exceptions import (
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+    SessionClosedError,
+    WorkerCrashedError,
+)
 from ..wire.values import Encoded, Payload, decode, encode_in_band
 
 if TYPE_CHECKING:
+    from ..refs import ObjectRef
     from ..state.tasks import Task
 
 
@@ -88,6 +95,13 @@ def decode_error(payload: Payload) -> BaseException:
     if isinstance(error, RayTaskError):
         return error.as_instanceof_cause()
     return error
+
+
+def of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
+    """The error for a reference that has ended with its session."""
+    return SessionClosedError(
+        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
+    )
 
 
 def crash_of(task: Task, kind: str, explanation: str) -> WorkerCrashedError | OutOfMemoryError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from ..wire.values import Encoded, is_scalar, size_bytes
+from ..wire.values import Draft, Encoded, is_scalar, size_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,7 +42,11 @@ class _Seen:
 
 def _sample(arguments: Any) -> bytes:
     """Some bytes from the middle of the largest piece of encoded arguments."""
-    pieces = (arguments.data, *arguments.buffers) if type(arguments) is Encoded else (arguments,)
+    pieces: tuple[Any, ...] = (arguments,)
+    if type(arguments) is Encoded:
+        pieces = (arguments.data, *arguments.buffers)
+    elif type(arguments) is Draft:
+        pieces = (*arguments.parts, *arguments.buffers)
     largest = max((memoryview(piece).cast("B") for piece in pieces), key=len)
     middle = len(largest) // 2
     return bytes(largest[middle : middle + _SAMPLE_BYTES])

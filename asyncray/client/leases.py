@@ -21,17 +21,19 @@ from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
-from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
+from ..wire.stored import Stored
+from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
 from .arguments import arguments_to_wire
 from .errors import crash_of
+from .results import Results
+from .spilling import Spilled
 from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from ..config import Config
     from ..net.connection import Connection
-    from ..refs import RefAddress
     from ..wire.frames import Buffer, Message
     from .session import Session
 
@@ -152,8 +154,14 @@ class Leases:
         frame.rows.append(row)
 
     def _dependency(self, record: Any, frame: _Frame) -> Any:
-        """A small value goes along; a large one, or one too many, is named: the worker asks its owner."""
-        if record.state == READY:
+        """A small value goes along, or the place of a stored one; others are named: the worker asks."""
+        if record.state == READY and type(record.value) in _NUMBERS:
+            frame.size_bytes += _NUMBER_BYTES
+            return record.value
+        if record.state == READY and type(record.value) is not Spilled:
+            if type(record.value) is Stored:
+                frame.size_bytes += wire_bytes(record.value)
+                return [self._session.address(record), to_wire(record.value, frame.buffers)]
             size = wire_bytes(record.value)
             if size <= self._config.inline_limit_bytes and frame.size_bytes <= self._config.batch_bytes:
                 frame.size_bytes += size
@@ -336,7 +344,8 @@ class Leases:
         lease = link.lease
         if lease is None:
             return
-        results = _Results(BufferFeed(buffers), rows)
+        feed = BufferFeed(buffers, self._session.store.owns_from(link.connection.peer))
+        results = Results(feed, rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
             if first is not None:
@@ -403,6 +412,17 @@ class Leases:
     def connections(self) -> list[Connection]:
         """Every connection to a worker."""
         return [link.connection for link in self._links.values()]
+
+    def under_way(self) -> Iterator[Task]:
+        """The tasks that were sent and have not ended."""
+        for lease in self._leases.values():
+            yield from lease.in_flight.values()
+
+    def drain(self, process_id: bytes) -> None:
+        """Handle what a worker has sent, now. On the loop, without the lock."""
+        link = self._links.get(process_id)
+        if link is not None:
+            link.connection.drain()
 
     def forget(self, numbers: Sequence[int]) -> None:
         """Tell workers which descriptors will never be used again. On the loop, without the lock."""
@@ -520,35 +540,9 @@ class _Frame:
         self.size_bytes = 0
 
 
-class _Results:
-    """Turns the rows of RESULTS into payloads, in place."""
-
-    def __init__(self, feed: BufferFeed, rows: list[Any]) -> None:
-        self._feed = feed
-        #: Payloads with references inside: (task number, payload, addresses).
-        self.holding: list[tuple[int, Encoded, list[RefAddress]]] = []
-        for row in rows:
-            if row[1] == m.MANY:
-                row[2] = [self._one(row[0], item) for item in _as_list(row[2])]
-            elif type(row[2]) not in _PLAIN:
-                row[2] = self._one(row[0], row[2])
-            if row[1] != m.OK:
-                m.check_status("RESULTS", row[1], row[2])
-
-    def _one(self, number: int, field: Any) -> Any:
-        payload, addresses = from_wire(field, self._feed)
-        if addresses:
-            self.holding.append((number, payload, addresses))  # type: ignore[arg-type]
-        return payload
-
-
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-
-
-def _as_list(payload: Any) -> list[Any]:
-    if type(payload) is not list:
-        raise ProtocolError("several returns must come as a list")
-    return payload
+#: Values of at most so many bytes in a frame.
+_NUMBERS: Final = frozenset({type(None), bool, int, float})
+_NUMBER_BYTES: Final = 16
 
 
 def _describe(descriptor: Descriptor) -> Message:

@@ -18,6 +18,8 @@ from ..node.gpus import visible_gpus
 from ..node.memory import total_bytes
 from ..node.spawn import start_python
 from ..resources import UNITS, Resources, to_units
+from ..state.extents import PAGE
+from ..store.arena import Arena, make_memory
 from ..wire.handshake import Credentials
 from .environments import pack_environment
 from .interrupts import interruptible
@@ -40,16 +42,19 @@ class NodeProcess:
     """The node process of a driver, as its parent sees it."""
 
     def __init__(self, options: InitOptions, config: Config, loop: str) -> None:
-        self.boot = _boot(options, config, loop)
         _fill_standard_streams()
+        self.boot = _boot(options, config, loop)
         ours, theirs = socket.socketpair()
         self._sock: socket.socket | None = ours
+        self._memory_closed = False
         packed = self.boot.pack()
         try:
             with theirs:
-                self._process: subprocess.Popen[bytes] = start_python("node", theirs)
+                memory = [self.boot.store_fd]
+                self._process: subprocess.Popen[bytes] = start_python("node", theirs, inherited=memory)
         except BaseException:
             ours.close()
+            self._close_memory()
             raise
         try:
             ours.sendall(_LENGTH.pack(len(packed)) + packed)
@@ -62,6 +67,22 @@ class NodeProcess:
         sock, self._sock = self._sock, None
         assert sock is not None
         return sock
+
+    def take_memory(self) -> Arena:
+        """The object store, mapped; once.
+
+        Raises:
+            OSError: when it cannot be mapped.
+        """
+        try:
+            return Arena(self.boot.store_fd, self.boot.store_bytes)
+        finally:
+            self._close_memory()
+
+    def _close_memory(self) -> None:
+        if not self._memory_closed:
+            self._memory_closed = True
+            os.close(self.boot.store_fd)
 
     def describe(self) -> str:
         """What is known of how it goes."""
@@ -81,6 +102,7 @@ class NodeProcess:
         """
         if self._sock is not None:
             self._sock.close()
+        self._close_memory()
         if self._process.poll() is None and not self._ends(patient=patient):
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()
@@ -119,6 +141,7 @@ def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
     if options.num_gpus is not None:
         named = len(gpus) >= options.num_gpus
         gpus = gpus[: options.num_gpus] if named else list(map(str, range(options.num_gpus)))
+    store_bytes = _store_bytes(options)
     return Boot(
         config=config,
         credentials=Credentials(os.urandom(8), os.urandom(32)),
@@ -134,7 +157,15 @@ def _boot(options: InitOptions, config: Config, loop: str) -> Boot:
         log_to_driver=options.log_to_driver,
         # A node may be given more CPUs than there are, for tasks that mostly wait.
         start_ahead=len(os.sched_getaffinity(0)),
+        store_bytes=store_bytes,
+        store_fd=make_memory(store_bytes),
+        spill_directory=options.object_spilling_directory or "",
     )
+
+
+def _store_bytes(options: InitOptions) -> int:
+    """Bytes of the object store: as Ray, 30 % of the memory."""
+    return (options.object_store_memory or int(total_bytes() * 0.3)) // PAGE * PAGE
 
 
 def _resources(options: InitOptions, gpus: int) -> dict[str, int]:
@@ -144,8 +175,8 @@ def _resources(options: InitOptions, gpus: int) -> dict[str, int]:
     units = {name: to_units(name, quantity) for name, quantity in options.resources.items()}
     units["CPU"] = to_units("num_cpus", cpus)
     units["GPU"] = gpus * UNITS
-    # As Ray: 30 % of the memory for objects, the rest for the tasks themselves.
-    store = options.object_store_memory or int(memory * 0.3)
+    # What objects do not take is there for the tasks themselves.
+    store = _store_bytes(options)
     units["object_store_memory"] = to_units("object_store_memory", store)
     units["memory"] = max(0, memory - store) * UNITS
     return Resources(units).to_wire()

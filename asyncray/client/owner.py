@@ -34,7 +34,8 @@ from ..state.tasks import (
 )
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
-from ..wire.values import Encoded, Payload
+from ..wire.values import Payload, refs_of
+from .callsites import CallSites
 from .deadlines import Deadlines, expired
 from .enclosures import enclosing
 from .errors import encode_error
@@ -69,6 +70,8 @@ class Owner:
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
         self._put_off: deque[Task] = deque()
         self.numbers = itertools.count(1)
+        #: Which line of the program made each object; None while that is not remembered.
+        self.sites = CallSites(self.objects) if session.config.record_call_sites else None
         #: Unfinished tasks that return nothing, and so have no record.
         self.unreturned: dict[int, Task] = {}
         #: Waiters that want to know of every completion (see Session.wait).
@@ -88,6 +91,8 @@ class Owner:
         record.state = READY
         record.local = 1
         self.objects.owned[record.number] = record
+        if self.sites is not None:
+            self.sites.note(record.number)
         return ObjectRef(record)
 
     def submit(
@@ -110,6 +115,8 @@ class Owner:
         if (enclosure := enclosing.get()) is not None:
             enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)
+        if self.sites is not None:
+            self.sites.note(task.number)
         if dependencies is not None:
             task.dependencies = dependencies
             task.state = WAITING
@@ -393,6 +400,8 @@ class Owner:
             if released.notices:
                 self.session.release(released.notices)
             released.garbage.clear()
+        # Freed values may have lain in the store, and the next one is to find their pages.
+        self.session.store.drain()
 
     def ref_to(self, record: ObjectRecord) -> ObjectRef[Any]:
         """The one ObjectRef of this process for *record*. The lock is held."""
@@ -456,4 +465,4 @@ class _DependencyWaiter:
 
 def held_refs(payload: Any) -> Sequence[ObjectRef[Any]]:
     """The references inside a payload."""
-    return payload.refs if type(payload) is Encoded else ()
+    return refs_of(payload)

@@ -20,12 +20,12 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..exceptions import ObjectFreedError, OwnerDiedError, ProtocolError, RaySystemError
+from ..exceptions import OwnerDiedError, ProtocolError
 from ..state.objects import (
     FAILED,
-    FREED,
     PENDING,
     READY,
+    REGISTERED,
     REGISTERING,
     REMOTE,
     UNREGISTERED,
@@ -35,9 +35,12 @@ from ..state.objects import (
 )
 from ..wire import messages as m
 from ..wire.handshake import PEER, Identity
-from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire, wire_bytes
+from ..wire.stored import Stored
+from ..wire.values import BufferFeed, Encoded, field_bytes, from_wire, to_wire
 from .enclosures import Enclosure
 from .errors import encode_error
+from .replies import Answer, row_of
+from .spilling import Spilled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +76,7 @@ class Peers:
         #: Questions about the ends of others' tasks: who was asked, and what is to happen then.
         self._ends: dict[int, tuple[bytes, Callable[[], None]]] = {}
         #: Answers to GET that are ready to be sent, by connection.
-        self._answers: dict[Connection, list[_Answer]] = {}
+        self._answers: dict[Connection, list[Answer]] = {}
         #: Set by a worker: handles RECALL and CANCEL.
         self.on_worker_message: Callable[[Connection, Message], None] | None = None
 
@@ -169,6 +172,16 @@ class Peers:
     def connections(self) -> list[Connection]:
         """Every connection there is."""
         return [connection for known in self._connections.values() for connection in known]
+
+    def drain(self, process_id: bytes) -> None:
+        """Handle what another process has sent, now."""
+        for connection in list(self._connections.get(process_id, ())):
+            connection.drain()
+
+    def drain_all(self) -> None:
+        """Handle what all others have sent, now."""
+        for connection in self.connections():
+            connection.drain()
 
     def close(self) -> None:
         """Close every connection; nobody is told that this means death."""
@@ -266,7 +279,26 @@ class Peers:
         if answers is None:
             answers = self._answers[connection] = []
             self._session.loop.call_soon(self._send_answers, connection)
-        answers.append(_Answer(record, limit))
+        answers.append(Answer(record, limit))
+
+    def _restore(self, connection: Connection, answer: Answer) -> None:
+        """Answer when the value has been read back from disk."""
+        spilling, record = self._session.store.spilling, answer.record
+        assert spilling is not None
+        assert record is not None
+
+        def then(outcome: Any) -> None:
+            if connection.closed:
+                return
+            buffers: list[Buffer] = []
+            if isinstance(outcome, Exception):
+                row = [record.number, m.ERROR, encode_error(outcome)]
+            else:
+                self._lends(connection, record.number, outcome)
+                row = [record.number, m.OK, to_wire(outcome, buffers)]
+            connection.send([m.VALUES, [row]], buffers)
+
+        spilling.restore_then(record, record.value, then)
 
     def answer_soon(self, connection: Connection, record: ObjectRecord, limit: int) -> None:
         """As _answer, from any thread."""
@@ -281,31 +313,54 @@ class Peers:
         gathered = 0
         config = self._session.config
         for answer in answers:
+            if self._is_on_disk(answer):
+                self._restore(connection, answer)
+                continue
             if gathered > config.batch_bytes:
                 connection.push([m.VALUES, rows], buffers)
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
-            rows.append(_row(answer, buffers, config.largest_value_bytes))
+            if answer.record is not None:
+                self._lends(connection, answer.number, answer.record.value)
+            rows.append(row_of(answer, buffers, config.largest_value_bytes))
             gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
+
+    def _is_on_disk(self, answer: Answer) -> bool:
+        return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
+
+    def _lends(self, connection: Connection, number: int, payload: Any) -> None:
+        """Who is told where a value lies holds it from now on, as if it had registered, until it lets go."""
+        if type(payload) is Stored:
+            with self._owner.lock:
+                self._owner.objects.add_borrower(number, connection.peer.process_id)
 
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
         m.check_rows("VALUES", rows, 3)
         process_id = connection.peer.process_id
-        feed = BufferFeed(buffers)
+        feed = BufferFeed(buffers, self._session.store.borrows)
         inner: list[tuple[ObjectRef[Any], list[ObjectRef[Any]]]] = []
+        unwanted: list[int] = []
         with self._owner.lock:
             for number, status, field in rows:
                 payload, addresses = from_wire(field, feed)
                 if status != m.OK:
                     m.check_status("VALUES", status, payload)
                 record = self._owner.objects.borrowed.get((process_id, number))
+                if type(payload) is Stored:
+                    if record is None:
+                        unwanted.append(number)
+                    elif record.borrowing == UNREGISTERED:
+                        # Its owner has noted that, see _lends.
+                        record.borrowing = REGISTERED
                 if record is None or record.state in (READY, FAILED):
                     continue
                 if addresses:
                     payload.refs = [self._session.restore_ref(address) for address in addresses]  # type: ignore[union-attr]
                     inner.append((self._owner.ref_to(record), list(payload.refs)))  # type: ignore[union-attr]
                 self._arrived(record, status, payload)
+        if unwanted:
+            connection.send([m.RELEASE, unwanted])
         for outer, refs in inner:
             self.register(refs, _Hold([outer]))
         self._session.deliver()
@@ -384,6 +439,10 @@ class Peers:
             if process_id not in self._dead:
                 self.send_to(Identity(process_id, address, 0), [m.RELEASE, numbers])
 
+    def _on_recycle(self, connection: Connection, starts: list[Any]) -> None:
+        m.check_numbers("RECYCLE", starts)
+        self._session.store.supply.recycle_from(connection.peer.process_id, starts)
+
     def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
         m.check_numbers("RELEASE", numbers)
         released = Released()
@@ -442,6 +501,7 @@ class Peers:
         m.BORROWED: _on_borrowed,
         m.RELEASE: _on_release,
         m.UNPIN: _on_unpin,
+        m.RECYCLE: _on_recycle,
         m.ENDED: _on_ended,
         m.INQUIRE: _on_inquire,
         m.REPLY: _on_reply,
@@ -457,38 +517,6 @@ class _Pins:
         self.refs: list[ObjectRef[Any]] = []
         #: Reports whose references the owner has not registered yet.
         self.reports = 0
-
-
-class _Answer:
-    """One object that a peer asked for."""
-
-    __slots__ = ("limit", "number", "record")
-
-    def __init__(self, record: ObjectRecord | int, limit: int) -> None:
-        self.limit = limit
-        self.number = record if isinstance(record, int) else record.number
-        #: None iff the object is gone.
-        self.record = None if isinstance(record, int) else record
-
-
-def _row(answer: _Answer, buffers: list[Buffer], most: int) -> list[Any]:
-    record = answer.record
-    # In this order: where another thread frees the object, the state tells that the value is none.
-    value = None if record is None else record.value
-    if record is None or record.state in (PENDING, FREED):
-        error = ObjectFreedError(
-            "the object was freed before its value was asked for: its owner knew of nobody who held it"
-        )
-        return [answer.number, m.ERROR, encode_error(error)]
-    if record.state == FAILED:
-        return [answer.number, m.ERROR, to_wire(value, buffers)]
-    size = wire_bytes(value)
-    if answer.limit and size > answer.limit:
-        return [answer.number, m.ELSEWHERE, None]
-    if size > most:
-        problem = RaySystemError(f"the value is {size} bytes; at most {most} can be sent to another process")
-        return [answer.number, m.ERROR, encode_error(problem)]
-    return [answer.number, m.OK, to_wire(value, buffers)]
 
 
 class _Asked:

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections import deque
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import (
     LocalRayletDiedError,
@@ -27,20 +27,22 @@ from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
 from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
-from ..wire.values import decode, encode, scalar_bytes, wire_bytes
-from .arguments import encode_arguments
+from ..wire.stored import Stored
+from ..wire.values import decode
 from .descriptors import Descriptors
 from .destructors import interrupts_us
-from .diagnosis import explain, explain_call
-from .errors import decode_error, encode_error
+from .errors import decode_error, encode_error, of_the_past
 from .hints import LargeArguments
 from .inquiries import Inquiries
 from .leases import Leases
 from .owner import Owner
 from .peers import Peers
 from .priorities import Priorities
+from .putting import draft_of, encode_call
 from .questions import Questions
+from .spilling import Spilled
 from .statistics import Statistics, statistics_of
+from .store import Store
 from .streams import Streams
 from .terms import terms_of
 from .waits import Waits
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
     from .surroundings import Surroundings, TaskScope
 
 _log = logging.getLogger("asyncray")
-#: Scalars in one call that fit into any frame together, whatever they are.
-_FEW_SCALARS: Final = 8
 #: Seconds after which destroyed references are accounted for while there are many of them.
 _DRAIN_AFTER_S = 0.02
 
@@ -74,6 +74,7 @@ class Session:
         self.clock = surroundings.clock
         self.environment = surroundings.environment
         self.namespace = surroundings.namespace
+        self.spill_directory = surroundings.spill_directory
         self.scope = scope
         scope.clock = self.clock
         #: Waiters to be told, with the record that is done.
@@ -84,6 +85,7 @@ class Session:
         self.leases = Leases(self, self.config)
         self.owner.leases = self.leases
         self.peers = Peers(self)
+        self.store = Store(self, surroundings.arena, surroundings.parker)
         self.descriptors = Descriptors(self)
         self.streams = Streams(self)
         self.hints = LargeArguments(self.config)
@@ -114,8 +116,23 @@ class Session:
         self._listener = self.network.listen(self._accepted)
         #: References pickled where nobody counts them.
         self._pinned: list[ObjectRef[Any]] = []
+        self._on_node = self._node_handlers()
         self.control.on_message = self._on_control
         self.control.on_close = self._on_control_closed
+
+    def _node_handlers(self) -> dict[int, Callable[..., None]]:
+        """What is done about each message that a node sends to any session."""
+        return {
+            m.GRANT: self.leases.granted,
+            m.LOST: self.leases.lost,
+            m.WANTED: self.leases.wanted,
+            m.OUTBID: self.owner.priorities.outbid,
+            m.RANKED: self.owner.priorities.begin,
+            m.DENIED: self.leases.denied,
+            m.ANSWER: self.questions.answered,
+            m.STALLED: self.inquiries.deadlocks.stalled,
+            **self.store.handlers(),
+        }
 
     # --- connections --------------------------------------------------------------------------------------
 
@@ -134,26 +151,10 @@ class Session:
 
     def _on_control(self, connection: Connection, message: list[Any], buffers: list[memoryview]) -> None:
         kind = message[0]
-        if kind == m.GRANT:
-            self.leases.granted(*message[1:])
-        elif kind == m.LOST:
-            self.leases.lost(*message[1:])
-        elif kind == m.WANTED:
-            self.leases.wanted(message[1])
-        elif kind == m.OUTBID:
-            self.owner.priorities.outbid(*message[1:])
-        elif kind == m.RANKED:
-            self.owner.priorities.begin()
-        elif kind == m.DENIED:
-            self.leases.denied(*message[1:])
-        elif kind == m.ANSWER:
-            self.questions.answered(message[1], message[2])
-        elif kind == m.STALLED:
-            self.inquiries.deadlocks.stalled()
-        elif kind in self.on_node_message:
-            self.on_node_message[kind](*message[1:])
-        else:
+        handler = self._on_node.get(kind) or self.on_node_message.get(kind)
+        if handler is None:
             raise ProtocolError(f"a node does not send message number {kind} here")
+        handler(*message[1:])
 
     def _on_control_closed(self, connection: Connection, error: Exception | None) -> None:
         reason = f" ({error})" if error else ""
@@ -168,6 +169,7 @@ class Session:
         with self.owner.lock:
             self.owner.fail_everything(error)
         self.questions.fail(error)
+        self.store.fail()
         self.inquiries.fail()
         self.deliver()
 
@@ -217,6 +219,7 @@ class Session:
         self.leases.close()
         self.control.on_close = lambda connection, error: None
         self.control.close()
+        self.store.close()
         self._pinned.clear()
 
     # --- calling into the loop ----------------------------------------------------------------------------
@@ -273,6 +276,7 @@ class Session:
         """References were destroyed, or destructors made calls. On the loop."""
         self.owner.submit_put_off()
         self.owner.drain_dropped()
+        self.store.drain()
         ended = self.descriptors.take_ended()
         self.leases.forget(ended)
         self.hints.forget(ended)
@@ -285,7 +289,8 @@ class Session:
     def _drain_again(self) -> None:
         # Cleared before the look: a reference that is dropped in between wakes the loop again.
         self._sweeping_up = self.drain_due = False
-        if self.dropped or self.descriptors.ended or self.streams.abandoned:
+        more = self.dropped or self.descriptors.ended or self.streams.abandoned
+        if more or self.store.unaccounted:
             self.on_wake()
 
     def on_dropped(self) -> None:
@@ -313,35 +318,12 @@ class Session:
         """
         if self.guard_main is not None:
             self.guard_main()
-        try:
-            arguments, dependencies = encode_arguments(args, kwargs)
-        except SessionClosedError:
-            raise
-        except Exception as error:
-            name = descriptor.name
-            raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
-        for _, ref in dependencies or ():
-            if ref._record.owner is not self:
-                raise _of_the_past(ref)
-        if type(arguments) is list:
-            if len(arguments) > _FEW_SCALARS:
-                self._check_sendable(descriptor, sum(map(scalar_bytes, arguments)))
-        elif arguments is not None:
-            self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
-            self.hints.look(descriptor, arguments, args, kwargs)
+        arguments, dependencies = encode_call(self, descriptor, args, kwargs)
         parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
         if descriptor.stream is not None:
             return self.streams.submit(descriptor, arguments, dependencies, parent, terms)
         refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms)
         return refs[0] if len(refs) == 1 else refs or None
-
-    def _check_sendable(self, descriptor: Descriptor, size: int) -> None:
-        most = self.config.largest_value_bytes
-        if size > most:
-            raise ValueError(
-                f"the arguments of {descriptor.name!r} take {size} bytes; at most {most} can be sent with a "
-                "call"
-            )
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.
@@ -349,18 +331,13 @@ class Session:
         Raises:
             TypeError: when it is a reference, or cannot be pickled.
         """
-        if type(value) is ObjectRef:
-            raise TypeError("put was given an ObjectRef: it is a reference already; put a list to nest it")
-        if self.guard_main is not None:
-            self.guard_main()
-        self.check_alive()
-        try:
-            payload = encode(value)
-        except SessionClosedError:
-            raise
-        except Exception as error:
-            raise TypeError(f"put cannot pickle its argument: {explain(value, error)}") from error
-        return self.owner.put(payload)
+        drafted = draft_of(self, value)
+        return self.owner.put(value if drafted is None else self.store.keep(drafted))
+
+    async def put_async(self, value: Any) -> ObjectRef[Any]:
+        """As put, from any loop; the copy of a large value does not hold it up."""
+        drafted = draft_of(self, value)
+        return self.owner.put(value if drafted is None else await self.store.keep_async(drafted))
 
     # --- references ---------------------------------------------------------------------------------------
 
@@ -373,7 +350,7 @@ class Session:
 
     def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
         if self.closed:
-            raise _of_the_past(ref)
+            raise of_the_past(ref)
         record = ref._record
         if record.weak is None:
             # When the reference comes back, it must be this very object.
@@ -426,12 +403,23 @@ class Session:
         state, payload = record.state, record.value  # type: ignore[attr-defined]
         if state == READY:
             self.check_open()
+            if type(payload) is Spilled:
+                payload = self.store.spilling.restore(record, payload)  # type: ignore[union-attr,arg-type]
+            if type(payload) is Stored:
+                return self.store.load(payload, self._ref_to_borrowed(record))  # type: ignore[arg-type]
             return decode(payload)
         if state == FAILED:
             raise decode_error(payload)
         if state == FREED:
             raise ObjectFreedError("the object was freed with this reference, which has come back to life")
         raise asyncio.InvalidStateError("the value is not there yet")
+
+    def _ref_to_borrowed(self, record: ObjectRecord) -> ObjectRef[Any] | None:
+        """What keeps a borrowed object alive at its owner; an owned one's payload needs no such thing."""
+        if record.home is None:
+            return None
+        with self.owner.lock:
+            return self.owner.ref_to(record)
 
     def failure_of(self, record: RefRecord) -> BaseException | None:
         return decode_error(record.value) if record.state == FAILED else None  # type: ignore[attr-defined]
@@ -520,6 +508,8 @@ class Session:
 
     def check_needed(self) -> None:
         """Something has ended that others may have needed this process for. On the loop."""
+        if self.store.spilling is not None:
+            self.store.spilling.pay()
         if self._leave is not None and not self.is_needed():
             leave, self._leave = self._leave, None
             leave()
@@ -536,9 +526,3 @@ class Session:
         state = "open" if self.failure is None else "closed"
         objects = self.owner.objects
         return f"<Session {state}: {len(objects.owned)} objects owned, {len(objects.borrowed)} borrowed>"
-
-
-def _of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
-    return SessionClosedError(
-        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
-    )

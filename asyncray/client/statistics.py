@@ -31,6 +31,8 @@ class Statistics(NamedTuple):
     functions: int
     #: References that were destroyed and are not accounted for yet.
     dropped: int
+    #: Places of the object store with values that something here uses.
+    stored: int
 
 
 def statistics_of(session: Session) -> Statistics:
@@ -49,5 +51,6 @@ def statistics_of(session: Session) -> Statistics:
             out_of_band=session.pinned_out_of_band(),
             tasks=len(tasks),
             functions=len(session.descriptors),
-            dropped=len(owner.dropped),
+            dropped=len(owner.dropped) + session.store.unaccounted,
+            stored=session.store.held,
         )

@@ -317,7 +317,7 @@ class Streams:
             ProtocolError: when they are not the next ones of a stream that it produces.
         """
         number, first, payloads, pin, digest = fields
-        items = Items(payloads, buffers)
+        items = Items(payloads, buffers, self._session.store.owns_from(link.connection.peer))
         large = items.has_any_of(LARGE_BYTES)
         session = self._session
         lease = link.lease

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..net.connection import Connection, Network
     from ..runtime_env import RuntimeEnv
+    from ..store.arena import Arena
     from ..wire.handshake import Identity
     from .waiting import Parker, What
 
@@ -34,6 +35,10 @@ class Surroundings:
     #: What calls made here inherit.
     environment: RuntimeEnv
     namespace: str = ""
+    #: The shared memory for large values; None: they live in their owners' own.
+    arena: Arena | None = None
+    #: Where objects are put when memory is short; "": the usual place for files; None: nowhere.
+    spill_directory: str | None = None
 
 
 class TaskScope:

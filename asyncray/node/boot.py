@@ -33,6 +33,11 @@ class Boot:
     log_to_driver: bool = True
     #: Workers started ahead, at most one for each CPU of the node; None is just as many.
     start_ahead: int | None = None
+    #: Bytes of the object store, and the descriptor of its memory, which every process inherits; 0: none.
+    store_bytes: int = 0
+    store_fd: int = -1
+    #: Where objects are put when memory is short; "": the usual place for temporary files.
+    spill_directory: str = ""
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -52,6 +57,9 @@ class Boot:
                 "loop": self.loop,
                 "log_to_driver": self.log_to_driver,
                 "start_ahead": self.start_ahead,
+                "store_bytes": self.store_bytes,
+                "store_fd": self.store_fd,
+                "spill_directory": self.spill_directory,
             }
         )
         return data
@@ -77,4 +85,6 @@ class Boot:
             "token": self.credentials.token,
             "namespace": self.namespace,
             "loop": self.loop,
+            "store": (self.store_fd, self.store_bytes),
+            "spill_directory": self.spill_directory,
         }

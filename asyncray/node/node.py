@@ -20,6 +20,8 @@ from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
 from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
+from .census import Census
+from .grants import Grants
 from .logs import LogHub
 from .machine import UNFORKED
 from .pressure import MemoryWatch
@@ -57,6 +59,8 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
+        self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
+        self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
         #: Owners that were told of priorities, and the ranks they were told, by owner and class.
         self._told_ranked: set[bytes] = set()
         self._told_outbids: dict[tuple[bytes, int], float] = {}
@@ -177,6 +181,9 @@ class Node:
         self._sweep_soon()
 
     def _ask(self, sender: bytes, number: int, question: str, argument: Any) -> None:
+        if question == "objects":
+            self.census.ask(sender, number)
+            return
         self._owners[sender].send([m.ANSWER, number, self._answer(question)])
 
     def _answer(self, question: str) -> Any:
@@ -188,9 +195,35 @@ class Node:
                 [process.pid, process.worker.state, process.worker.pool[0]]
                 for process in self.pool.processes.values()
             ]
+        if question == "store":
+            return self.grants.told()
         if question == "waiting":
             return {**report(scheduler), "processes": self._processes()}
         return {"error": f"a node cannot answer {question!r}"}
+
+    def _need(self, sender: bytes, number: int, size: int, count: int) -> None:
+        self.grants.need(sender, number, size, count)
+
+    def _give(self, sender: bytes, starts: list[Any]) -> None:
+        m.check_numbers("GIVE", starts)
+        self.grants.give(sender, starts)
+
+    def _settled(self, sender: bytes, turn: int, used: list[Any], orphans: list[Any]) -> None:
+        m.check_numbers("SETTLED", [*used, *orphans])
+        self.grants.settled(sender, turn, used, orphans)
+
+    def _spilled(self, sender: bytes, turn: int, freed: int, problem: str) -> None:
+        self.grants.spilled(sender, turn, freed, problem)
+
+    def _told(self, sender: bytes, turn: int, rows: list[Any]) -> None:
+        self.census.told(sender, turn, rows)
+
+    def _pids(self) -> dict[bytes, int]:
+        pids = {worker.worker.process_id: worker.pid for worker in self.pool.processes.values()}
+        return {**pids, self._boot.driver_process_id: self._boot.driver_pid}
+
+    def _send_to(self, process_id: bytes, message: Message) -> None:
+        self._owners[process_id].send(message)
 
     def _processes(self) -> list[list[Any]]:
         """Every process that can be asked: its id, its address, its pid; the driver first."""
@@ -320,6 +353,8 @@ class Node:
         """
         self._owners.pop(owner, None)
         self._told_waiting.pop(owner, None)
+        self.grants.gone(owner)
+        self.census.gone(owner)
         self._told_ranked.discard(owner)
         for key in [key for key in self._told_outbids if key[0] == owner]:
             del self._told_outbids[key]
@@ -389,6 +424,11 @@ class Node:
         m.ASK: _ask,
         m.STALLED: _stalled,
         m.LOGGED: _logged,
+        m.NEED: _need,
+        m.GIVE: _give,
+        m.SETTLED: _settled,
+        m.SPILLED: _spilled,
+        m.TOLD: _told,
         m.STOP: _stop,
     }
 

@@ -133,7 +133,8 @@ class Pool:
 
     def _new_template(self, variables: RuntimeEnv) -> TemplateLink:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        popen = start_python("template", theirs, variables.environment(os.environ))
+        memory = [self._boot.store_fd] if self._boot.store_bytes else []
+        popen = start_python("template", theirs, variables.environment(os.environ), memory)
         theirs.close()
         # The template is watched through its pidfd and reaped with all others; Popen must not do it too.
         popen.returncode = 0

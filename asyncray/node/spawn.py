@@ -15,7 +15,7 @@ import msgpack
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: What a new interpreter runs. Its arguments: a name for those who list processes, the socket, `sys.path`.
 #: Modules are not garbage: to look for some while they are imported takes a tenth of the time.
@@ -41,7 +41,10 @@ _READ_AT_START: Final = (
 
 
 def start_python(
-    module: str, sock: socket.socket, environ: Mapping[str, str] | None = None
+    module: str,
+    sock: socket.socket,
+    environ: Mapping[str, str] | None = None,
+    inherited: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start ``asyncray.programs.<module>`` in a new interpreter that inherits *sock*.
 
@@ -49,6 +52,7 @@ def start_python(
         module: The module whose ``main(fd)`` runs.
         sock: The new process's end of its connection; the caller closes its own copy.
         environ: The environment; None is this process's.
+        inherited: Further descriptors that it has, under the same numbers.
 
     Raises:
         OSError: when no process can be started.
@@ -62,8 +66,9 @@ def start_python(
     # -P: its own idea of the current directory is of no use, and that directory may be gone.
     arguments = [sys.executable, "-P", "-c", code, f"asyncray-{module}", str(sock.fileno()), *path]
     # A session of its own: a terminal's Ctrl-C is the driver's alone.
+    fds = [sock.fileno(), *inherited]
     return subprocess.Popen(
-        arguments, pass_fds=[sock.fileno()], stdin=subprocess.DEVNULL, env=environ, start_new_session=True
+        arguments, pass_fds=fds, stdin=subprocess.DEVNULL, env=environ, start_new_session=True
     )
 
 

@@ -60,6 +60,8 @@ _log = logging.getLogger("asyncray")
 _END_S = 3600.0
 #: Memory of the simulated machine: room for 256 worker processes by the usual estimate.
 _MEMORY_BYTES = 4 << 30
+#: Its object store; pages take memory as they are used.
+_STORE_BYTES = 64 << 20
 
 
 class SimulatedCluster:
@@ -74,6 +76,7 @@ class SimulatedCluster:
         num_cpus: CPUs of the node.
         resources: Further resources of the node, by name.
         delay_s: Longest time that a message takes, in virtual seconds; 0: all are there at once.
+        object_store_memory: Bytes of the store that the processes share.
         **config: Fields of :class:`asyncray.config.Config`. The environment is not looked at.
 
     Raises:
@@ -87,12 +90,14 @@ class SimulatedCluster:
         num_cpus: float = 2,
         resources: Mapping[str, float] | None = None,
         delay_s: float = 0.001,
+        object_store_memory: int = _STORE_BYTES,
         **config: Any,
     ) -> None:
         self.seed = seed
         self._config = Config.from_env({}, **config)
         self._quantities = {"num_cpus": num_cpus, **(resources or {})}
         self._delay_s = delay_s
+        self._store_bytes = object_store_memory
         #: Made at the start.
         self._machine: SimulatedMachine = None  # type: ignore[assignment]
         self._pool: SimulatedPool = None  # type: ignore[assignment]
@@ -203,7 +208,7 @@ class SimulatedCluster:
         # When cyclic garbage is collected depends on all that this process did before: it must not decide.
         self._collects = gc.isenabled()
         gc.disable()
-        self._machine = SimulatedMachine(loop, random.Random(self.seed), self._delay_s)
+        self._machine = SimulatedMachine(loop, random.Random(self.seed), self._delay_s, self._store_bytes)
         self._machine.__enter__()
         self._driver = self._machine.new_process("driver", owns_tasks=False)
         self._node = self._machine.new_process("node")
@@ -271,6 +276,7 @@ class SimulatedCluster:
             driver_process_id=new_process_id(rng.randbytes),
             resources=Resources(units).to_wire(),
             namespace=rng.randbytes(8).hex(),
+            store_bytes=self._machine.arena.size,
         )
 
     def _living(self) -> list[PooledWorker]:

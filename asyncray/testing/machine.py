@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from ..net.memory import MemoryHub
 from ..process import Process, current, enter
+from ..store.arena import new_arena
 from .threads import TurnParker, Turns, TurnThread
 from .trace import Trace
 
@@ -108,10 +109,13 @@ class SimulatedMachine:
         loop: The loop that they live on.
         rng: Decides everything that is open.
         delay_s: Longest time that news takes, in seconds; how long it takes each time is drawn.
+        store_bytes: How much memory its processes share.
     """
 
-    def __init__(self, loop: VirtualLoop, rng: random.Random, delay_s: float) -> None:
+    def __init__(self, loop: VirtualLoop, rng: random.Random, delay_s: float, store_bytes: int) -> None:
         self.loop = loop
+        #: The memory that its processes share.
+        self.arena = new_arena(store_bytes)
         self.rng = rng
         self.trace = Trace(loop.time)
         self.hub = MemoryHub(loop, self._draw_delay)

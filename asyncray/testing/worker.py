@@ -67,9 +67,11 @@ def new_session(
             wake=wake,
             environment=unpack_environment(settings["environment"]),
             namespace=settings["namespace"],
+            arena=machine.arena,
         ),
         scope,
     )
+    session.store.has_threads = False
     woken.append(session)
     session.facts = settings["facts"]
     process.process.session = session

@@ -7,7 +7,19 @@
 from __future__ import annotations
 
 from ..explaining import explain, wait_graph
+from ..memory import memory_summary
+from ..serialization import deregister_serializer, inspect_serializability, register_serializer
 from .completion import as_completed, map_unordered
 from .mapping import map  # noqa: A004 - it is the builtin's twin
 
-__all__ = ["as_completed", "explain", "map", "map_unordered", "wait_graph"]
+__all__ = [
+    "as_completed",
+    "deregister_serializer",
+    "explain",
+    "inspect_serializability",
+    "map",
+    "map_unordered",
+    "memory_summary",
+    "register_serializer",
+    "wait_graph",
+]

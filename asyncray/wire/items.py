@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 
 from ..exceptions import ProtocolError
-from .values import SCALARS, BufferFeed, Encoded, Payload, from_wire, to_wire, wire_bytes
+from .values import SCALARS, BufferFeed, Encoded, Payload, from_wire, size_bytes, to_wire, wire_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..refs import RefAddress
     from .frames import Buffer
+    from .stored import Stored
 
 #: Types of payloads that are their own field.
 PLAIN: Final = frozenset({*SCALARS, bytes})
@@ -33,6 +34,7 @@ class Items:
     Args:
         fields: The field.
         buffers: The frame's.
+        adopt: As of BufferFeed.
 
     Raises:
         ProtocolError: when one is no payload.
@@ -40,13 +42,15 @@ class Items:
 
     __slots__ = ("holding", "kinds", "payloads")
 
-    def __init__(self, fields: list[Any], buffers: Sequence[memoryview]) -> None:
+    def __init__(
+        self, fields: list[Any], buffers: Sequence[memoryview], adopt: Callable[[Stored], None] | None = None
+    ) -> None:
         self.kinds = set(map(type, fields))
         #: Those that hold references, with their addresses.
         self.holding: list[tuple[Encoded, list[RefAddress]]] = []
         self.payloads: list[Payload] = fields
         if not self.kinds <= PLAIN:
-            feed = BufferFeed(buffers)
+            feed = BufferFeed(buffers, adopt)
             self.payloads = [self._one(field, feed) for field in fields]
 
     def _one(self, field: Any, feed: BufferFeed) -> Payload:
@@ -59,7 +63,12 @@ class Items:
         """Whether one takes as many bytes."""
         if self.kinds <= SCALARS:
             return False
-        return any(wire_bytes(payload) >= size_bytes for payload in self.payloads)
+        return any(weight(payload) >= size_bytes for payload in self.payloads)
+
+
+def weight(payload: Payload) -> int:
+    """Bytes that an unread item keeps, wherever they lie."""
+    return max(wire_bytes(payload), size_bytes(payload))
 
 
 def digest_of(payloads: list[Payload], before: int) -> int:

@@ -73,6 +73,20 @@ ENDED: Final = 91
 # --- control: a node and a worker ---------------------------------------------------------------------------
 ORPHANED: Final = 90
 
+# --- store: a process and its node, or two processes ------------------------------------------------------
+NEED: Final = 126
+EXTENTS: Final = 127
+FULL: Final = 128
+GIVE: Final = 129
+RECLAIM: Final = 130
+GONE: Final = 131
+SETTLED: Final = 132
+RECYCLE: Final = 133
+SPILL: Final = 134
+SPILLED: Final = 135
+TELL: Final = 136
+TOLD: Final = 137
+
 # How a task ended, in RESULTS and VALUES.
 OK: Final = 0
 ERROR: Final = 1
@@ -175,6 +189,31 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),
+    # request number, bytes of the value, extents wanted
+    NEED: ("NEED", (int, int, int)),
+    # request number, list of [start, length]
+    EXTENTS: ("EXTENTS", (int, list)),
+    # request number, bytes wanted, then of the store: capacity, taken, longest free piece; what is wrong with
+    # the disk, or nothing
+    FULL: ("FULL", (int, int, int, int, int, str)),
+    # where the extents begin that a process has no use for
+    GIVE: ("GIVE", (list,)),
+    # number of the round: give what is free, then answer
+    RECLAIM: ("RECLAIM", (int,)),
+    # number of the round, id of the dead process, where the extents begin that it had
+    GONE: ("GONE", (int, bytes, list)),
+    # number of the round, which of its extents are used here, which extents here held values of the dead
+    SETTLED: ("SETTLED", (int, list, list)),
+    # where the results lie that their owner has no use for any more
+    RECYCLE: ("RECYCLE", (list,)),
+    # number of the round, bytes of room to make
+    SPILL: ("SPILL", (int, int)),
+    # number of the round, bytes of room made, what is wrong with the disk, or nothing
+    SPILLED: ("SPILLED", (int, int, str)),
+    # number of the question: which objects there are
+    TELL: ("TELL", (int,)),
+    # number of the question, rows about objects, see client.inventory
+    TOLD: ("TOLD", (int, list)),
     # class number, seconds that the best task which waits for what its leases hold is ahead of a new one
     # without priority; None: none waits
     OUTBID: ("OUTBID", (int, _SIGNED_OR_NONE)),

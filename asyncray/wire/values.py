@@ -1,11 +1,12 @@
 """Values as bytes, and back.
 
-A value travels in one of three forms, told apart by their type alone:
+A value travels in one of four forms, told apart by their type alone:
 
 - a scalar (None, bool, int, float, str) as itself: nothing is pickled, and it needs no copy to be safe,
   because it cannot change;
 - ``bytes``: a pickle, which holds everything;
-- :class:`Encoded`: a pickle with large buffers beside it (pickle protocol 5), or with references inside.
+- :class:`Encoded`: a pickle with large buffers beside it (pickle protocol 5), or with references inside;
+- :class:`Stored`: the same in shared memory, of which only the place travels.
 
 Rule 1: pickling runs user code; nothing here may be called under a lock.
 Rule 2: exact types only. A subclass of int is not a scalar: its type must survive.
@@ -22,9 +23,11 @@ import cloudpickle
 
 from ..exceptions import ProtocolError
 from ..refs import ObjectRef, RefAddress, restore
+from .custom import SERIALIZERS
+from .stored import Stored, aligned, stored_from_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .frames import Buffer
 
@@ -37,6 +40,10 @@ OUT_OF_BAND_BYTES: Final = 16 * 1024
 _LONG_TEXT: Final = 1024
 #: A reference in a message: process id, address, number.
 _ADDRESS_BYTES: Final = 100
+#: The place of a stored value in a message, about.
+_PLACE_BYTES: Final = 64
+#: Numbers that describe a stored value, and the references inside it.
+_STORED_FIELDS: Final = 5
 
 
 class Encoded:
@@ -58,29 +65,110 @@ class Encoded:
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
-Payload: TypeAlias = Scalar | bytes | Encoded
+Payload: TypeAlias = Scalar | bytes | Encoded | Stored
+
+
+class Draft:
+    """A pickled value before its one copy: its large parts are still the value's own memory."""
+
+    __slots__ = ("buffers", "parts", "refs", "write")
+
+    def __init__(self) -> None:
+        #: The pickle, in pieces; text and bytes of any size are among them as they are.
+        self.parts: list[bytes] = []
+        self.buffers: list[memoryview] = []
+        self.refs: list[ObjectRef[Any]] = []
+        #: What the pickler calls.
+        self.write = self.parts.append
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the pickle and its buffers."""
+        size = sum(map(len, self.parts))
+        return size + sum(buffer.nbytes for buffer in self.buffers) if self.buffers else size
+
+    @property
+    def room_bytes(self) -> int:
+        """Bytes that it takes in one piece of memory, its buffers aligned."""
+        at = sum(map(len, self.parts))
+        for buffer in self.buffers:
+            at = aligned(at) + buffer.nbytes
+        return at
+
+    def finish(self) -> bytes | Encoded:
+        """The value in this process's own memory; it shares nothing with the original."""
+        data = b"".join(self.parts)
+        if self.buffers or self.refs:
+            return Encoded(data, [bytes(buffer) for buffer in self.buffers], self.refs)
+        return data
+
+    def store(self, start: int, room: int, copy: Callable[[int, Buffer], int]) -> Stored:
+        """The value in an extent; *copy* puts a piece to a place there and says where it ends."""
+        at = start
+        for part in self.parts:
+            at = copy(at, part)
+        stored = Stored(start, room, at - start, [buffer.nbytes for buffer in self.buffers])
+        for buffer in self.buffers:
+            at = copy(start + aligned(at - start), buffer)
+        stored.refs = self.refs
+        return stored
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle that notes the references it meets."""
 
-    def __init__(self, file: io.BytesIO, buffers: list[Buffer] | None, refs: list[ObjectRef[Any]]) -> None:
+    def __init__(self, draft: Draft, *, in_band: bool = False) -> None:
         def keep_out(buffer: pickle.PickleBuffer) -> bool:
             raw = buffer.raw()
-            if buffers is None or raw.nbytes < OUT_OF_BAND_BYTES:
+            if in_band or raw.nbytes < OUT_OF_BAND_BYTES:
                 return True
-            # The value may change after the call: what is kept must be a copy.
-            buffers.append(bytes(raw))
+            draft.buffers.append(raw)
             return False
 
-        super().__init__(file, protocol=5, buffer_callback=keep_out)
-        self._refs = refs
+        super().__init__(draft, protocol=5, buffer_callback=keep_out)
+        self._refs = draft.refs
+        self._by_address = in_band
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is ObjectRef:
+            # Also where it is not needed: who asks for it hears when the reference's session has ended.
+            address = obj._record.owner.address_of(obj)
             self._refs.append(obj)
-            return restore, obj._record.owner.address_of(obj)
+            if self._by_address:
+                return restore, address
+            # The references travel beside the pickle, which names them by their place there.
+            return nth_reference, (len(self._refs) - 1,)
+        if SERIALIZERS and type(obj) in SERIALIZERS:
+            serializer, deserializer = SERIALIZERS[type(obj)]
+            return deserializer, (serializer(obj),)
         return super().reducer_override(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Takes references from a list, by a call that no Python code of ours is in the way of."""
+
+    def __init__(
+        self, data: bytes | memoryview, buffers: Sequence[Buffer], refs: Sequence[ObjectRef[Any]]
+    ) -> None:
+        super().__init__(io.BytesIO(data), buffers=buffers)
+        self._nth = refs.__getitem__
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if name == _NTH and module == __name__:
+            return self._nth
+        return super().find_class(module, name)
+
+
+def nth_reference(place: int) -> ObjectRef[Any]:
+    """Stands in a pickle for the references beside it.
+
+    Raises:
+        ProtocolError: always: who reads such a pickle has the references, and never comes here.
+    """
+    raise ProtocolError(f"a pickle names reference {place}, and none came with it")
+
+
+_NTH: Final = nth_reference.__name__
 
 
 def is_scalar(value: object) -> bool:
@@ -116,23 +204,27 @@ def encode(value: object) -> Payload:
     return encode_pickled(value)
 
 
+def draft(value: object) -> Draft:
+    """Pickle *value*, also when it is a scalar, and copy nothing large yet.
+
+    Raises:
+        Exception: whatever pickling *value* raises.
+    """
+    drafted = Draft()
+    _Pickler(drafted).dump(value)
+    return drafted
+
+
 def encode_pickled(value: object) -> bytes | Encoded:
     """Pickle *value*, also when it is a scalar."""
-    file = io.BytesIO()
-    buffers: list[Buffer] = []
-    refs: list[ObjectRef[Any]] = []
-    _Pickler(file, buffers, refs).dump(value)
-    if buffers or refs:
-        return Encoded(file.getvalue(), buffers, refs)
-    return file.getvalue()
+    return draft(value).finish()
 
 
 def encode_in_band(value: object) -> tuple[bytes, list[ObjectRef[Any]]]:
     """Pickle *value* in one piece, however large the buffers in it; returns the references inside, too."""
-    file = io.BytesIO()
-    refs: list[ObjectRef[Any]] = []
-    _Pickler(file, None, refs).dump(value)
-    return file.getvalue(), refs
+    drafted = Draft()
+    _Pickler(drafted, in_band=True).dump(value)
+    return b"".join(drafted.parts), drafted.refs
 
 
 def decode(payload: Payload) -> Any:
@@ -144,23 +236,51 @@ def decode(payload: Payload) -> Any:
     if type(payload) is bytes:
         return pickle.loads(payload)
     if type(payload) is Encoded:
-        return pickle.loads(payload.data, buffers=payload.buffers)
+        return _load(payload.data, payload.buffers, payload.refs)
+    assert type(payload) is not Stored, "the store of the process reads these"
     return payload
 
 
-def size_bytes(payload: Payload) -> int:
+def decode_stored(stored: Stored, memory: memoryview) -> Any:
+    """The value of a stored payload; its buffers are parts of *memory*, which is all of the store.
+
+    Raises:
+        Exception: whatever unpickling raises.
+    """
+    at = stored.start + stored.data_bytes
+    data = memory[stored.start : at]
+    buffers = []
+    for size in stored.buffers:
+        at = stored.start + aligned(at - stored.start)
+        buffers.append(memory[at : at + size])
+        at += size
+    return _load(data, buffers, stored.refs)
+
+
+def _load(data: bytes | memoryview, buffers: Sequence[Buffer], refs: Sequence[ObjectRef[Any]]) -> Any:
+    if refs:
+        return _Unpickler(data, buffers, refs).load()
+    return pickle.loads(data, buffers=buffers)
+
+
+def refs_of(payload: Payload) -> Sequence[ObjectRef[Any]]:
+    """The references inside a payload."""
+    return payload.refs if type(payload) in (Encoded, Stored) else ()  # type: ignore[union-attr]
+
+
+def size_bytes(payload: Payload | Draft) -> int:
     """Bytes that a payload holds; a scalar's are counted as 16."""
     if type(payload) is bytes:
         return len(payload)
-    if type(payload) is Encoded:
-        return payload.size_bytes
+    if type(payload) in (Encoded, Stored, Draft):
+        return payload.size_bytes  # type: ignore[union-attr]
     return len(payload) if type(payload) is str else 16
 
 
 def wire_bytes(payload: Payload) -> int:
     """About how many bytes a payload takes in a frame."""
-    refs = len(payload.refs) if type(payload) is Encoded else 0
-    return size_bytes(payload) + refs * _ADDRESS_BYTES
+    refs = len(refs_of(payload)) * _ADDRESS_BYTES
+    return refs + (_PLACE_BYTES if type(payload) is Stored else size_bytes(payload))
 
 
 def scalar_bytes(value: Scalar) -> int:
@@ -170,6 +290,8 @@ def scalar_bytes(value: Scalar) -> int:
 
 def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:
     """A payload as a field of a message; its buffers are added to the frame's."""
+    if type(payload) is Stored:
+        return [*payload.to_wire(), [ref._record.owner.address_of(ref) for ref in payload.refs]]
     if type(payload) is not Encoded:
         return payload
     buffers.extend(payload.buffers)
@@ -184,13 +306,29 @@ def field_bytes(field: Any) -> int:
 
 
 class BufferFeed:
-    """Deals a frame's buffers out to the payloads that own them, in order."""
+    """Deals a frame's buffers out to the payloads that own them, in order.
 
-    __slots__ = ("_at", "_buffers")
+    Args:
+        buffers: The frame's.
+        adopt: Told of each stored payload in the message; None where there can be none.
+    """
 
-    def __init__(self, buffers: Sequence[memoryview]) -> None:
+    __slots__ = ("_adopt", "_at", "_buffers")
+
+    def __init__(self, buffers: Sequence[memoryview], adopt: Callable[[Stored], None] | None = None) -> None:
         self._buffers = buffers
+        self._adopt = adopt
         self._at = 0
+
+    def adopt(self, stored: Stored) -> None:
+        """Count a stored payload as this process's.
+
+        Raises:
+            ProtocolError: when there can be none in this message.
+        """
+        if self._adopt is None:
+            raise ProtocolError("a stored value came where none can be")
+        self._adopt(stored)
 
     def take(self, count: int) -> list[Buffer]:
         """The next *count* buffers.
@@ -216,6 +354,11 @@ def from_wire(field: Any, feed: BufferFeed) -> tuple[Payload, list[RefAddress]]:
     kind = type(field)
     if kind is bytes or kind in SCALARS:
         return field, []
+    if kind is list and len(field) == _STORED_FIELDS:
+        stored = stored_from_wire(field[:-1])
+        addresses = check_addresses(field[-1])
+        feed.adopt(stored)
+        return stored, addresses
     if kind is not list or len(field) != 3 or type(field[0]) is not bytes or type(field[1]) is not int:
         raise ProtocolError(f"a value cannot travel as {kind.__name__}")
     data, count, refs = field

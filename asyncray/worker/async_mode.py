@@ -134,7 +134,7 @@ class AsyncWorker:
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         m.check_rows("TASKS", message[1], 5)
-        feed = BufferFeed(buffers)
+        feed = BufferFeed(buffers, self._session.store.borrows)
         for row in message[1]:
             call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
@@ -201,7 +201,7 @@ class AsyncWorker:
                 await self._stream(owner, call, call_user(function, call.positional, call.keywords))
                 return runner.succeeded(call, None, buffers)
             value = await call_user(function, call.positional, call.keywords)
-            return runner.succeeded(call, value, buffers)
+            return runner.succeeded(call, await runner.prepared(call, value), buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 

@@ -10,21 +10,24 @@ from ..client.diagnosis import explain
 from ..client.enclosures import WHOLE, Enclosure
 from ..client.errors import encode_passing, encode_task_error
 from ..client.interrupts import interruptible
+from ..client.store import Prepared
 from ..client.streams import FORSAKEN
 from ..client.terms import REMAINING, check_terms, enter_terms
-from ..exceptions import ProtocolError, RayTaskError
-from ..state.objects import ObjectRecord, unconfirmed
+from ..exceptions import ObjectStoreFullError, ProtocolError, RayTaskError
+from ..state.objects import READY, ObjectRecord, unconfirmed
 from ..state.streams import Outflow
 from ..wire import messages as m
 from ..wire.items import check_position
+from ..wire.stored import Stored
 from ..wire.values import (
     BufferFeed,
-    Encoded,
     Payload,
     check_addresses,
     decode,
-    encode,
+    draft,
     from_wire,
+    is_scalar,
+    refs_of,
     to_wire,
     wire_bytes,
 )
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 _NO_BUFFERS = BufferFeed(())
 _NO_EXTRAS: Final[dict[str, Any]] = {}
 _SCALARS = frozenset({type(None), bool, int, float, str})
+#: A dependency that is stored: its reference, its payload, and what it refers to.
+_WITH_REFERENCE: Final = 3
 #: The forms of arguments without buffers or references.
 _FORMS = frozenset({type(None), list, bytes})
 
@@ -131,13 +136,20 @@ def take_buffers(call: Call) -> None:
         return
     if type(call.dependencies) is not list:
         raise ProtocolError("a task's dependencies are not a list")
-    taken = []
+    taken: list[Any] = []
     for dependency in call.dependencies:
         if type(dependency) is not list or len(dependency) != 2 or type(dependency[0]) not in (int, str):
             raise ProtocolError("a dependency is not a place and a value")
         place, field = dependency
+        if type(field) in _SCALARS:
+            taken.append((place, (field, ())))
+            continue
         remote = type(field) is list and len(field) == 1
-        taken.append((place, check_addresses(field) if remote else from_wire(field, call.feed)))
+        if type(field) is list and len(field) == 2:
+            # A stored value comes with its reference, which keeps it there as long as it is looked at.
+            taken.append((place, (check_addresses(field[:1]), *from_wire(field[1], call.feed))))
+        else:
+            taken.append((place, check_addresses(field) if remote else from_wire(field, call.feed)))
     call.dependencies = taken
 
 
@@ -199,7 +211,7 @@ class Runner:
         if type(arguments) is tuple:
             payload, addresses = arguments
             if addresses:
-                self._hold(call, addresses)
+                payload.refs = self._hold(call, addresses)
         else:
             payload = arguments
         places = call.dependencies or []
@@ -215,9 +227,23 @@ class Runner:
         if type(value) is list:
             (ref,) = self._hold(call, value)
             return ref.result()
+        if len(value) == _WITH_REFERENCE:
+            return self._stored(call, *value)
         payload, addresses = value
-        self._hold(call, addresses)
+        if addresses:
+            payload.refs = self._hold(call, addresses)
         return decode(payload)
+
+    def _stored(self, call: Call, address: list[Any], payload: Stored, addresses: list[Any]) -> Any:
+        """The value of a stored argument. Its reference is this process's as if it had been asked for."""
+        (ref,) = self._hold(call, address)
+        payload.refs = self._hold(call, addresses)
+        owner, record = self.session.owner, ref._record
+        with owner.lock:
+            if record.state <= 0:
+                owner.complete(record, READY, payload)  # type: ignore[arg-type]
+        self.session.deliver()
+        return ref.result()
 
     def await_remote(self, call: Call) -> list[ObjectRef[Any]]:
         """References to the arguments that must be fetched from their owners first."""
@@ -250,6 +276,16 @@ class Runner:
             return [call.number, m.MANY, []]
         return self._report(call, m.MANY, lambda: self._encode_many(call, value, buffers))
 
+    async def prepared(self, call: Call, value: Any) -> Any:
+        """A value that succeeded takes: one whose copy would hold up the loop is encoded already."""
+        if call.function.returns != 1 or type(value) in _SCALARS:
+            return value
+        try:
+            drafted = draft(value)
+        except Exception:  # noqa: BLE001 - it is raised again where it is reported
+            return value
+        return Prepared(await self.session.store.keep_async(drafted))
+
     def _report(self, call: Call, status: int, encode_it: Any) -> list[Any]:
         try:
             return [call.number, status, encode_it()]
@@ -269,7 +305,9 @@ class Runner:
             ValueError: when it is too large to be sent.
         """
         try:
-            payload = encode(value)
+            payload = self.session.store.encode(value)
+        except ObjectStoreFullError:
+            raise
         except Exception as error:
             raise TypeError(
                 f"{what} of {call.function.name!r} cannot be pickled: {explain(value, error)}"
@@ -286,21 +324,31 @@ class Runner:
 
     def _sent(self, call: Call, payload: Payload, buffers: list[Buffer]) -> Any:
         """A payload as a field of the report; references inside are held until the owner has registered."""
-        if type(payload) is Encoded and payload.refs:
-            self.session.peers.pin(call.owner, call.number, payload.refs)
-        return to_wire(payload, buffers)
+        if refs := refs_of(payload):
+            self.session.peers.pin(call.owner, call.number, refs)
+        field = to_wire(payload, buffers)
+        if type(payload) is Stored:
+            self.session.store.hand_over(payload, call.owner)
+        return field
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
         payloads = [
-            self.pickled(f"the return value at {position}", call, item)
+            item if is_scalar(item) else self.pickled(f"the return value at {position}", call, item)
             for position, item in enumerate(_values(call.function, value))
         ]
         self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
-        pinned = [ref for payload in payloads if type(payload) is Encoded for ref in payload.refs]
+        pickled = [payload for payload in payloads if type(payload) not in _SCALARS]
+        pinned = [ref for payload in pickled for ref in refs_of(payload)]
         if pinned:
             self.session.peers.pin(call.owner, call.number, pinned)
         # Only now that none has failed: buffers without a row would be taken for those of the next.
-        return [to_wire(payload, buffers) for payload in payloads]
+        fields = (
+            [p if type(p) in _SCALARS else to_wire(p, buffers) for p in payloads] if pickled else payloads
+        )
+        for payload in pickled:
+            if type(payload) is Stored:
+                self.session.store.hand_over(payload, call.owner)
+        return fields
 
     def failed(self, call: Call, error: BaseException) -> list[Any]:
         """The row that reports what user code raised."""

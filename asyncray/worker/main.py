@@ -25,6 +25,7 @@ from ..node.marks import cell
 from ..node.spawn import acts_at_start
 from ..process import current
 from ..runtime_env import RuntimeEnv
+from ..store.arena import Arena
 from ..wire.handshake import Credentials, Identity
 from .async_mode import AsyncWorker
 from .ending import Ending
@@ -118,6 +119,8 @@ def _session(
         wake=lambda: os.eventfd_write(wake_fd, 1),
         environment=_environment(settings),
         namespace=settings["namespace"],
+        arena=_arena(*settings["store"]),
+        spill_directory=settings["spill_directory"],
     )
     session = Session(surroundings, scope)
     session.facts = settings["facts"]
@@ -133,6 +136,15 @@ def _session(
     current().session = session
     connection.start()
     return session
+
+
+def _arena(fd: int, size: int) -> Arena | None:
+    """The object store, whose memory was inherited."""
+    if not size:
+        return None
+    arena = Arena(fd, size)
+    os.close(fd)
+    return arena
 
 
 def _end_at_once() -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import StreamingGeneratorReplayInconsistentError
 from ..wire import messages as m
-from ..wire.items import digest_of, items_to_wire
-from ..wire.values import Encoded, Payload, is_scalar, wire_bytes
+from ..wire.items import digest_of, items_to_wire, weight
+from ..wire.stored import Stored
+from ..wire.values import Payload, is_scalar, refs_of, wire_bytes
 from .calls import advance, advance_async, end_iteration
 
 if TYPE_CHECKING:
@@ -96,10 +97,9 @@ class Producer:
             flow.produced += 1
         else:
             payload = self._runner.pickled(f"item {flow.produced}", self._call, value)
-            size = wire_bytes(payload)
-            self._gathered_bytes += size
+            self._gathered_bytes += wire_bytes(payload)
             self._gathered.append(payload)
-            flow.made(size)
+            flow.made(weight(payload))
         now = self._clock()
         if now - self._sent_at > _GATHER_S or self._gathered_bytes > self._batch_bytes:
             self._sent_at = now
@@ -155,12 +155,15 @@ class Producer:
                 self._digest = digest_of(batch, self._digest)
             buffers: list[Buffer] = []
             items = items_to_wire(batch, buffers)
+            for payload in batch:
+                if type(payload) is Stored:
+                    self._session.store.hand_over(payload, self._call.owner)
             self._send([m.ITEMS, self._call.number, self._sent, items, pin, self._digest], buffers)
             self._sent += count
 
     def _pin(self, batch: list[Payload]) -> int:
         """Hold the references inside a batch until its owner has registered; returns under which number."""
-        refs = [ref for payload in batch if type(payload) is Encoded for ref in payload.refs]
+        refs = [ref for payload in batch for ref in refs_of(payload)]
         if not refs:
             return 0
         # Negative: the numbers of tasks are not.

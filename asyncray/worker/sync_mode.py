@@ -197,7 +197,7 @@ class SyncWorker:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
         rows = message[1]
         m.check_rows("TASKS", rows, 5)
-        feed = BufferFeed(frame[1])
+        feed = BufferFeed(frame[1], self._session.store.borrows)
         process_id = owner.channel.peer.process_id
         for row in rows:
             call = Call(process_id, row, owner.functions[row[1]], feed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..harness import Bench, row
+from ..targets import TimesRay
 
 LARGE = 160 * 1000
 
@@ -15,7 +16,7 @@ def task_ref_argument_1000(bench: Bench) -> float:
     return bench.rate(lambda: get([task.remote(ref) for _ in range(1000)]), per_call=1000, bursts=2)
 
 
-@row("tasks/s")
+@row("tasks/s", target=TimesRay(10))
 def task_160kb_argument_100(bench: Bench) -> float:
     """How many tasks a second run that take 160 KB by value, 100 in flight?"""
     task, get = bench.runtime.remote(lambda _: b"ok"), bench.runtime.get

@@ -16,7 +16,7 @@ from asyncray.client.arguments import (
     encode_arguments,
 )
 from asyncray.exceptions import ProtocolError
-from asyncray.refs import ObjectRef
+from asyncray.refs import ObjectRef, restore
 from asyncray.wire.frames import FrameDecoder, FrameEncoder
 from asyncray.wire.values import BufferFeed, Encoded
 from tests.fakes import FakeOwner
@@ -36,12 +36,16 @@ FIELDS: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def carried(arguments: Arguments) -> Arguments:
+def carried(arguments: Any) -> Arguments:
     """Arguments after a journey in a frame."""
     buffers: list[Any] = []
     parts = FrameEncoder(1 << 28).encode([1, arguments_to_wire(arguments, buffers)], buffers)
     [(message, arrived)] = FrameDecoder(1 << 28).feed(b"".join(bytes(part) for part in parts))
-    return arguments_from_wire(message[1], BufferFeed(arrived))[0]
+    payload, addresses = arguments_from_wire(message[1], BufferFeed(arrived))
+    if addresses:
+        assert type(payload) is Encoded
+        payload.refs = [restore(*address) for address in addresses]
+    return payload
 
 
 def arrived(*args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
@@ -131,7 +135,8 @@ def test_large_arrays_travel_beside_the_message() -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(100_000)
     buffers: list[Any] = []
-    arguments_to_wire(encode_arguments((1, array), {"k": array})[0], buffers)
+    arguments: Any = encode_arguments((1, array), {"k": array})[0]
+    arguments_to_wire(arguments, buffers)
     assert [len(buffer) for buffer in buffers] == [array.nbytes]
     [_, positional], keywords = arrived(1, array, k=array)
     assert numpy.array_equal(positional, array)

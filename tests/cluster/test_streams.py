@@ -223,7 +223,6 @@ class TestReading:
             with pytest.raises(ValueError, match="not at all"):
                 get(failed)
 
-
     def test_a_yield_may_bring_several_items(self) -> None:
         @ray.remote(_num_objects_per_yield=2)
         def pairs(wrong: bool) -> Iterator[Any]:

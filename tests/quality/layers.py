@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FLOORS: list[set[str]] = [
     {"cli", "testing", "util"},
     {""},
-    {"api", "aio", "explaining"},
+    {"api", "aio", "explaining", "memory", "serialization"},
     {"groups", "mapping"},
     {"progress"},
     {"remote", "actor"},

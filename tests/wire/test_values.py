@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from asyncray.exceptions import ProtocolError, SessionClosedError
 from asyncray.process import Process, enter, leave
-from asyncray.refs import ObjectRef
+from asyncray.refs import restore
 from asyncray.wire.frames import FrameDecoder, FrameEncoder
 from asyncray.wire.values import (
     OUT_OF_BAND_BYTES,
@@ -25,6 +25,7 @@ from asyncray.wire.values import (
     check_addresses,
     decode,
     encode,
+    encode_in_band,
     encode_pickled,
     from_wire,
     is_scalar,
@@ -240,6 +241,7 @@ def test_references_inside_are_noted_held_and_restored() -> None:
     assert type(arrived) is Encoded
     assert list(arrived.refs) == []
     with owner.current():
+        arrived.refs = [restore(*address) for address in addresses]
         value = decode(arrived)
     assert [ref._record.number for ref in (value["a"], *value["b"])] == [7, 8, 7]
     assert value["b"][1] is value["a"]
@@ -250,8 +252,16 @@ def test_a_reference_alone_is_a_value_like_any_other() -> None:
     owner = FakeOwner()
     payload, addresses = carried(encode(owner.ref(3)))
     assert [number for _, _, number in addresses] == [3]
+    assert type(payload) is Encoded
     with owner.current():
-        assert type(decode(payload)) is ObjectRef
+        payload.refs = [restore(*address) for address in addresses]
+        assert decode(payload) is payload.refs[0]
+
+
+def test_a_value_whose_references_did_not_come_along_is_refused() -> None:
+    payload, _ = carried(encode([FakeOwner().ref(3)]))
+    with pytest.raises(ProtocolError, match="names reference 0"):
+        decode(payload)
 
 
 def test_references_in_a_closure_are_noted() -> None:
@@ -262,11 +272,11 @@ def test_references_in_a_closure_are_noted() -> None:
 
 
 def test_a_reference_needs_a_session_where_it_arrives() -> None:
-    payload = encode([FakeOwner().ref(1)])
+    data, _ = encode_in_band([FakeOwner().ref(1)])
     token = enter(Process())
     try:
         with pytest.raises(SessionClosedError, match="open session"):
-            decode(payload)
+            pickle.loads(data)
     finally:
         leave(token)
 

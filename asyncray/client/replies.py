@@ -1,0 +1,48 @@
+"""What a peer is told about an object that it has asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ObjectFreedError, RaySystemError
+from ..state.objects import FAILED, FREED, PENDING, ObjectRecord
+from ..wire import messages as m
+from ..wire.values import to_wire, wire_bytes
+from .errors import encode_error
+from .spilling import Spilled
+
+if TYPE_CHECKING:
+    from ..wire.frames import Buffer
+
+
+class Answer:
+    """One object that a peer asked for."""
+
+    __slots__ = ("limit", "number", "record")
+
+    def __init__(self, record: ObjectRecord | int, limit: int) -> None:
+        self.limit = limit
+        self.number = record if isinstance(record, int) else record.number
+        #: None iff the object is gone.
+        self.record = None if isinstance(record, int) else record
+
+
+def row_of(answer: Answer, buffers: list[Buffer], most: int) -> list[Any]:
+    """The row of VALUES for an answer; values of more than *most* bytes cannot be sent."""
+    record = answer.record
+    # In this order: where another thread frees the object, the state tells that the value is none.
+    value = None if record is None else record.value
+    if record is None or record.state in (PENDING, FREED):
+        error = ObjectFreedError(
+            "the object was freed before its value was asked for: its owner knew of nobody who held it"
+        )
+        return [answer.number, m.ERROR, encode_error(error)]
+    if record.state == FAILED:
+        return [answer.number, m.ERROR, to_wire(value, buffers)]
+    size = wire_bytes(value)
+    if answer.limit and (size > answer.limit or type(value) is Spilled):
+        return [answer.number, m.ELSEWHERE, None]
+    if size > most:
+        problem = RaySystemError(f"the value is {size} bytes; at most {most} can be sent to another process")
+        return [answer.number, m.ERROR, encode_error(problem)]
+    return [answer.number, m.OK, to_wire(value, buffers)]

@@ -1,0 +1,1 @@
+"""Shared memory: the pages that values lie in."""

@@ -1,0 +1,127 @@
+"""The mapped memory: what is written is read, reading cannot write, views keep their pins."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import weakref
+
+import pytest
+
+from asyncray.store.arena import Arena, make_memory, new_arena
+
+SIZE = 1 << 20
+
+
+class Pin:
+    """Something that a view keeps."""
+
+
+def test_pieces_of_every_kind_are_copied() -> None:
+    arena = new_arena(SIZE)
+    at = 100
+    pieces = (
+        b"bytes",
+        bytearray(b" array"),
+        memoryview(b" view"),
+        memoryview(b"? read-only").toreadonly(),
+        b"",
+    )
+    for piece in pieces:
+        at = arena.write(at, piece)
+    assert bytes(arena.view(None)[100:at]) == b"bytes array view? read-only"
+
+
+def test_a_view_of_numpy_memory_is_copied() -> None:
+    numpy = pytest.importorskip("numpy")
+    arena = new_arena(SIZE)
+    array = numpy.arange(1000)
+    array.flags.writeable = False
+    arena.write(64, memoryview(array).cast("B"))
+    assert (numpy.frombuffer(arena.view(None)[64 : 64 + array.nbytes], array.dtype) == array).all()
+
+
+def test_what_one_mapping_writes_another_reads() -> None:
+    fd = make_memory(SIZE)
+    one, other = Arena(fd, SIZE), Arena(fd, SIZE)
+    os.close(fd)
+    one.write(5, b"hello")
+    assert bytes(other.view(None)[5:10]) == b"hello"
+
+
+def test_views_are_read_only_however_they_are_cast() -> None:
+    view = new_arena(SIZE).view(None)
+    for shape in (view, view[10:20], view.cast("B"), memoryview(view), view[:64].cast("d")):
+        assert shape.readonly
+        with pytest.raises(TypeError, match="read-only"):
+            shape[0] = 1
+
+
+def test_a_write_past_python_kills_the_writer_and_changes_nothing() -> None:
+    arena = new_arena(SIZE)
+    pid = os.fork()
+    if pid == 0:
+        import ctypes
+
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        ctypes.memset(arena._read, 1, 1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGSEGV
+    assert arena.view(None)[0] == 0
+
+
+def test_a_pin_lives_as_long_as_the_last_slice_of_the_last_view() -> None:
+    arena = new_arena(SIZE)
+    pin = Pin()
+    gone = weakref.ref(pin)
+    view = arena.view(pin)
+    del pin
+    part = view[10:100]
+    del view
+    last = memoryview(part)[5:6].cast("b")
+    del part
+    gc.collect()
+    assert gone() is not None
+    del last
+    assert gone() is None
+
+
+def test_an_array_over_a_view_keeps_its_pin() -> None:
+    numpy = pytest.importorskip("numpy")
+    pin = Pin()
+    gone = weakref.ref(pin)
+    array = numpy.frombuffer(new_arena(SIZE).view(pin)[:80], "u8")
+    del pin
+    row = array.reshape(2, 5)[1]
+    del array
+    gc.collect()
+    assert gone() is not None
+    assert not row.flags.writeable
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        row.flags.writeable = True
+    del row
+    assert gone() is None
+
+
+def test_the_memory_goes_with_the_last_view() -> None:
+    arena = new_arena(SIZE)
+    view = arena.view(arena)[:10]
+    del arena
+    assert bytes(view) == bytes(10)
+    before = _mappings()
+    del view
+    assert _mappings() == before - 2
+
+
+def _mappings() -> int:
+    with open("/proc/self/maps") as maps:  # noqa: PTH123
+        return sum("asyncray-store" in line for line in maps)
+
+
+def test_a_memory_that_cannot_be_mapped_is_refused() -> None:
+    fd = os.open(os.devnull, os.O_RDONLY)
+    with pytest.raises(OSError, match="cannot map"):
+        Arena(fd, SIZE)
+    os.close(fd)
