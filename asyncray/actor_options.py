@@ -126,7 +126,8 @@ class MethodOptions:
     #: For logs and listings.
     name: str | None = None
     enable_task_events: bool | None = None
-    generator_backpressure_num_objects: int | None = None
+    #: Items of a stream that may be unread; see TaskOptions.max_unread.
+    max_unread: int | None = None
     num_objects_per_yield: int | None = None
 
     @classmethod
@@ -140,7 +141,10 @@ class MethodOptions:
         for name in given:
             if name not in _METHOD_RULES:
                 raise ValueError(unknown("method option", name, _METHOD_RULES, _REFUSED_METHOD))
-        return cls(**{name.lstrip("_"): value for name, value in check_all(given, _METHOD_RULES).items()})
+        checked = check_all(given, _METHOD_RULES)
+        if "_generator_backpressure_num_objects" in checked:  # Ray's name of it
+            checked.setdefault("max_unread", checked.pop("_generator_backpressure_num_objects"))
+        return cls(**{name.lstrip("_"): value for name, value in checked.items()})
 
 
 def _checked(given: Mapping[str, object]) -> dict[str, Any]:
@@ -195,7 +199,8 @@ _METHOD_RULES: Mapping[str, Rule] = {
     "timeout": _RULES["timeout"],
     "name": text(),
     "enable_task_events": flag(),
-    "_generator_backpressure_num_objects": _RULES["_generator_backpressure_num_objects"],
+    "max_unread": _RULES["max_unread"],
+    "_generator_backpressure_num_objects": _RULES["max_unread"],
     "_num_objects_per_yield": _RULES["_num_objects_per_yield"],
 }
 _REFUSED_ACTOR = {

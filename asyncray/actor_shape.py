@@ -33,9 +33,23 @@ class MethodShape(NamedTuple):
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     #: Seconds for a call; None is without end.
     timeout_s: float | None = None
+    #: Items of a stream that may be unread; None is the default.
+    max_unread: int | None = None
+    per_yield: int = 1
     #: How many arguments a call has, at least and at most.
     fewest: int = 0
     most: float = float("inf")
+
+    def stream_options(self) -> dict[str, Any]:
+        """What a worker must know of the streams of its calls; see worker.functions."""
+        from .options import DEFAULT_MAX_UNREAD, DEFAULT_UNREAD_BYTES
+
+        told = {"stream": DEFAULT_MAX_UNREAD if self.max_unread is None else max(self.max_unread, 0)}
+        if self.max_unread is None:
+            told["stream_bytes"] = DEFAULT_UNREAD_BYTES
+        if self.per_yield != 1:
+            told["per_yield"] = self.per_yield
+        return told
 
     def merge(self, options: MethodOptions) -> MethodShape:
         """This method with those options that are given changed."""
@@ -45,6 +59,8 @@ class MethodShape(NamedTuple):
             "max_task_retries": options.max_task_retries,
             "retry_exceptions": options.retry_exceptions,
             "timeout_s": options.timeout,
+            "max_unread": options.max_unread,
+            "per_yield": options.num_objects_per_yield,
         }
         return self._replace(**{name: value for name, value in given.items() if value is not None})
 

@@ -21,17 +21,18 @@ from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
-from ..wire.values import BufferFeed, Encoded, from_wire, to_wire, wire_bytes
+from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
+from .actor_calls import CALLERS_OWN, Creations
 from .arguments import arguments_to_wire
 from .errors import crash_of
+from .results import Results
 from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from ..config import Config
     from ..net.connection import Connection
-    from ..refs import RefAddress
     from ..wire.frames import Buffer, Message
     from .session import Session
 
@@ -92,6 +93,15 @@ class Leases:
         """Every scheduling class, in the order of their numbers."""
         return self._by_number
 
+    def creations(self, key: Hashable, description: list[Any], placed: Callable[..., None]) -> Creations:
+        """The scheduling class of actors that need the same; *placed* gets each constructor and its lease."""
+        group = self._groups.get(key)
+        if group is None:
+            group = Creations(len(self._by_number), key, description, placed)
+            self._groups[key] = group
+            self._by_number.append(group)
+        return group  # type: ignore[return-value]
+
     # --- sending ------------------------------------------------------------------------------------------
 
     def pump(self, group: SchedulingClass) -> list[WorkerLink | Connection]:
@@ -105,7 +115,7 @@ class Leases:
         for lease, tasks in group.assign(fresh_only=yields):
             self._push_tasks(lease, tasks)
             links.append(lease.link)
-        if self._update_demand(group):
+        if not group.actor and self._update_demand(group):
             links.append(self._session.control)
             if group.queue:
                 self._make_room(group)
@@ -273,6 +283,9 @@ class Leases:
         if lease.link is not None and not lease.link.connection.closed:
             # Results that it had sent before it died are results.
             lease.link.connection.drain()
+        if lease.group.actor:
+            self._session.actors.lost(lease, kind, explanation)
+            return
         if lease.link is not None:
             explanation += lease.link.broken
         with self._owner.lock:
@@ -326,6 +339,8 @@ class Leases:
             self._on_handback(link, message[1], message[2])
         elif kind == m.ITEMS:
             self._session.streams.on_items(link, message[1:], buffers)
+        elif kind == m.ACTOR_LEAVES:
+            self._session.actors.on_leaves(link.lease, message[1])
         else:
             raise ProtocolError(f"a worker does not send message number {kind}")
 
@@ -336,7 +351,7 @@ class Leases:
         lease = link.lease
         if lease is None:
             return
-        results = _Results(BufferFeed(buffers), rows)
+        results = Results(BufferFeed(buffers), rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
             if first is not None:
@@ -390,6 +405,9 @@ class Leases:
             return
         with self._owner.lock:
             lease.closing = True
+        if lease.number == CALLERS_OWN:
+            self._session.actors.link_closed(lease)
+            return
         grace_s = self._config.cancel_grace_s
         if isinstance(error, ProtocolError):
             link.broken = f" after its connection had broken ({error})"
@@ -430,7 +448,7 @@ class Leases:
 
     def _rest(self, lease: Lease) -> list[WorkerLink | Connection]:
         """A lease has nothing to do: give it back, or keep it for a while. Returns what to flush."""
-        if lease.in_flight or lease.closing or lease.link is None:
+        if lease.in_flight or lease.closing or lease.link is None or lease.group.actor:
             return []
         if self._wanted or lease.group.queue or self._others_wait(lease.group):
             return self._give_back(lease)
@@ -448,6 +466,14 @@ class Leases:
         self._forget(lease)
         self._session.control.push([m.RETURN, lease.number])
         return [self._session.control]
+
+    def forget_lease(self, lease: Lease) -> None:
+        """An actor's worker is gone."""
+        self._forget(lease)
+
+    def connect(self, worker: Identity) -> WorkerLink | None:
+        """The link to a worker that another process has leased; None when it is dead. Without the lock."""
+        return self._link(worker)
 
     def _forget(self, lease: Lease) -> None:
         lease.closing = True
@@ -518,37 +544,6 @@ class _Frame:
         self.buffers: list[Buffer] = []
         #: About how much the values in it take.
         self.size_bytes = 0
-
-
-class _Results:
-    """Turns the rows of RESULTS into payloads, in place."""
-
-    def __init__(self, feed: BufferFeed, rows: list[Any]) -> None:
-        self._feed = feed
-        #: Payloads with references inside: (task number, payload, addresses).
-        self.holding: list[tuple[int, Encoded, list[RefAddress]]] = []
-        for row in rows:
-            if row[1] == m.MANY:
-                row[2] = [self._one(row[0], item) for item in _as_list(row[2])]
-            elif type(row[2]) not in _PLAIN:
-                row[2] = self._one(row[0], row[2])
-            if row[1] != m.OK:
-                m.check_status("RESULTS", row[1], row[2])
-
-    def _one(self, number: int, field: Any) -> Any:
-        payload, addresses = from_wire(field, self._feed)
-        if addresses:
-            self.holding.append((number, payload, addresses))  # type: ignore[arg-type]
-        return payload
-
-
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-
-
-def _as_list(payload: Any) -> list[Any]:
-    if type(payload) is not list:
-        raise ProtocolError("several returns must come as a list")
-    return payload
 
 
 def _describe(descriptor: Descriptor) -> Message:

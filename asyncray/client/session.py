@@ -28,11 +28,12 @@ from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
 from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
-from ..wire.values import decode, encode, scalar_bytes, wire_bytes
-from .arguments import encode_arguments
+from ..wire.values import decode, encode
+from .actors import Actors
 from .descriptors import Descriptors
 from .destructors import interrupts_us
-from .diagnosis import explain, explain_call
+from .diagnosis import explain
+from .encoding import encode_call, of_the_past
 from .errors import decode_error, encode_error
 from .hints import LargeArguments
 from .inquiries import Inquiries
@@ -58,8 +59,6 @@ if TYPE_CHECKING:
     from .waiting import Parker, What
 
 _log = logging.getLogger("asyncray")
-#: Scalars in one call that fit into any frame together, whatever they are.
-_FEW_SCALARS: Final = 8
 #: Seconds after which destroyed references are accounted for while there are many of them.
 _DRAIN_AFTER_S = 0.02
 
@@ -134,6 +133,7 @@ class Session:
         self.dropped = self.owner.dropped
         self.leases = Leases(self, self.config)
         self.owner.leases = self.leases
+        self.actors = Actors(self)
         self.peers = Peers(self)
         self.descriptors = Descriptors(self)
         self.streams = Streams(self)
@@ -154,6 +154,8 @@ class Session:
         #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has
         #: started calls it whenever it is used.
         self.guard_main: Callable[[], None] | None = None
+        #: Set by a worker: what it knows of the actor that it is.
+        self.hosting: Any = None
         self.questions = Questions(self)
         self.inquiries = Inquiries(self)
         #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
@@ -163,6 +165,10 @@ class Session:
         self._context = copy_context()
         self._sweeping_up = False
         self._listener = self.network.listen(self._accepted)
+        #: References held as long as the session lasts.
+        self.kept: list[ObjectRef[Any]] = []
+        #: Whether detached actors are made here: this process is there as long as the session.
+        self.keeps_detached = False
         #: References pickled where nobody counts them.
         self._pinned: list[ObjectRef[Any]] = []
         self.control.on_message = self._on_control
@@ -199,8 +205,8 @@ class Session:
             self.leases.denied(*message[1:])
         elif kind == m.ANSWER:
             self.questions.answered(message[1], message[2])
-        elif kind == m.STALLED:
-            self.inquiries.deadlocks.stalled()
+        elif kind in _TO_DRIVERS:
+            _TO_DRIVERS[kind](self)
         elif kind in self.on_node_message:
             self.on_node_message[kind](*message[1:])
         else:
@@ -254,7 +260,11 @@ class Session:
             )
 
     def part(self) -> None:
-        """Ask the node to end. Who waits hears of this, and not of the deaths that follow. On the loop."""
+        """End in order: first the actors that want to clean up. On the loop."""
+        self.actors.end_all(self._part)
+
+    def _part(self) -> None:
+        """Ask the node to end. Who waits hears of this, and not of the deaths that follow."""
         self.closed = True
         self.fail(SessionClosedError("the session has been shut down"))
         self.control.send([m.STOP])
@@ -269,6 +279,7 @@ class Session:
         self.control.on_close = lambda connection, error: None
         self.control.close()
         self._pinned.clear()
+        self.kept.clear()
 
     # --- calling into the loop ----------------------------------------------------------------------------
 
@@ -364,35 +375,12 @@ class Session:
         """
         if self.guard_main is not None:
             self.guard_main()
-        try:
-            arguments, dependencies = encode_arguments(args, kwargs)
-        except SessionClosedError:
-            raise
-        except Exception as error:
-            name = descriptor.name
-            raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
-        for _, ref in dependencies or ():
-            if ref._record.owner is not self:
-                raise _of_the_past(ref)
-        if type(arguments) is list:
-            if len(arguments) > _FEW_SCALARS:
-                self._check_sendable(descriptor, sum(map(scalar_bytes, arguments)))
-        elif arguments is not None:
-            self._check_sendable(descriptor, wire_bytes(arguments))  # type: ignore[arg-type]
-            self.hints.look(descriptor, arguments, args, kwargs)
+        arguments, dependencies = encode_call(self, descriptor, args, kwargs)
         parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
         if descriptor.stream is not None:
             return self.streams.submit(descriptor, arguments, dependencies, parent, terms)
         refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms)
         return refs[0] if len(refs) == 1 else refs or None
-
-    def _check_sendable(self, descriptor: Descriptor, size: int) -> None:
-        most = self.config.largest_value_bytes
-        if size > most:
-            raise ValueError(
-                f"the arguments of {descriptor.name!r} take {size} bytes; at most {most} can be sent with a "
-                "call"
-            )
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value.
@@ -424,7 +412,7 @@ class Session:
 
     def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
         if self.closed:
-            raise _of_the_past(ref)
+            raise of_the_past(ref)
         record = ref._record
         if record.weak is None:
             # When the reference comes back, it must be this very object.
@@ -540,6 +528,7 @@ class Session:
 
     def cancel_task(self, task: Task, *, force: bool = False, recursive: bool = True) -> None:
         """Cancel a task of our own; from any thread."""
+        force = force and not task.descriptor.group.actor  # an actor is more than one call
         with self.owner.lock:
             under_way = self.owner.cancel(task, force=force)
         if under_way:
@@ -589,7 +578,8 @@ class Session:
         return f"<Session {state}: {len(objects.owned)} objects owned, {len(objects.borrowed)} borrowed>"
 
 
-def _of_the_past(ref: ObjectRef[Any]) -> SessionClosedError:
-    return SessionClosedError(
-        f"{ref!r} is a reference of an earlier session, and has ended with it: sessions do not share objects"
-    )
+#: What a driver hears of its node that is about others.
+_TO_DRIVERS: Final[dict[int, Callable[[Session], None]]] = {
+    m.STALLED: lambda session: session.inquiries.deadlocks.stalled(),
+    m.KEEPER_WANTED: lambda session: session.actors.on_keeper_wanted(),
+}

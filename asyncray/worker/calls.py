@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
 from ..client.enclosures import WHOLE, Enclosure
-from ..client.errors import encode_passing, encode_task_error
+from ..client.errors import encode_error, encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..client.terms import REMAINING, check_terms, enter_terms
 from ..exceptions import ProtocolError, RayTaskError
@@ -27,6 +27,7 @@ from ..wire.values import (
     to_wire,
     wire_bytes,
 )
+from .hosting import ActorExit, Hosting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -155,6 +156,9 @@ class Runner:
 
     def __init__(self, session: Session, end: Ending) -> None:
         self.session = session
+        #: The actor that this worker is, if it is one.
+        self.hosting = Hosting()
+        session.hosting = self.hosting
         self._end = end
         self._pid = session.identity.pid
         #: Numbers under which batches of items hold references.
@@ -164,6 +168,10 @@ class Runner:
         """Give a call with extras what they ask for."""
         if call.extras.get(WHOLE):
             call.enclosure = Enclosure()
+
+    def leave(self) -> None:
+        """End the worker's process in order."""
+        self._end.leave()
 
     # --- arguments ----------------------------------------------------------------------------------------
 
@@ -181,6 +189,8 @@ class Runner:
         if call.extras:
             # After the function: what defines a carried variable has been imported by then.
             enter_terms(call.extras, call.deadline)
+        if function.constructs:
+            self.hosting.begin(call)
         return loaded
 
     def decode(self, call: Call) -> None:
@@ -239,6 +249,9 @@ class Runner:
         if self.session.forked:
             self._end.leave_fork(None)
         function = call.function
+        if function.constructs:
+            function.made(value)
+            return [call.number, m.OK, None]
         if function.returns == 1:
             if type(value) in _SCALARS and type(value) is not int and type(value) is not str:
                 return [call.number, m.OK, value]
@@ -303,9 +316,13 @@ class Runner:
         """The row that reports what user code raised."""
         if self.session.forked:
             self._end.leave_fork(error)
+        if isinstance(error, ActorExit):
+            return [call.number, m.ERROR, encode_error(self.hosting.farewell())]
         if call.cancelled:
             return [call.number, m.CANCELLED, None]
         status = m.ERROR
+        if call.function.constructs:
+            self.hosting.not_made()
         try:
             if call.function.is_retriable(error):
                 status = m.ERROR_RETRY
@@ -319,6 +336,8 @@ class Runner:
 
     def refused(self, call: Call, error: BaseException) -> list[Any]:
         """The row for a call whose arguments or function could not be had."""
+        if call.function.constructs:
+            self.hosting.not_made()
         if isinstance(error, RayTaskError):
             return [call.number, m.ERROR, self._sent(call, encode_passing(error), [])]
         return self.failed(call, error)
