@@ -70,5 +70,6 @@ def refuse_force(record: Any) -> None:
     task: Task | None = record.task
     if task is not None and task.descriptor.group.actor:
         raise ValueError(
-            "force=True would end the worker, and this is a call of an actor: cancel it without, or kill the actor"
+            "force=True would end the worker, and this is a call of an actor: cancel it without, or kill the "
+            "actor"
         )
