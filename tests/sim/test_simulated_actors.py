@@ -209,6 +209,37 @@ def test_an_actor_killed_at_any_step_of_its_restart_starts_again() -> None:
     assert step > 10
 
 
+@pytest.mark.parametrize("actor_class", [Listener, AsyncListener], ids=["sync", "async"])
+def test_a_caller_killed_at_any_step_hurts_nobody_else(actor_class: Any) -> None:
+    def run(step: int) -> bool:
+        killer: Killer
+
+        async def main(cluster: SimulatedCluster) -> None:
+            nonlocal killer
+            listener = actor_class.remote()
+            talkers = [Talker.remote() for _ in range(2)]
+            killer = Killer(cluster, talkers[0], step)
+            told = [talker.talk.remote(listener, str(place)) for place, talker in enumerate(talkers)]
+            own = [awaited(listener.hear.remote("driver", number)) for number in range(CALLS)]
+            async with asyncio.timeout(LIMIT_S):
+                assert list(await asyncio.gather(*own)) == list(map(str, range(CALLS)))
+                assert await told[1] == list(map(str, range(CALLS)))
+                await awaited(told[0])
+            assert await listener.hear.remote("driver", CALLS) == CALLS
+            (actor,) = [a for a in cluster.driver.actors.owned.values() if a.name == listener._ray_shape.name]
+            alive = {session.identity.process_id for session in cluster.sessions}
+            assert set(actor.watchers) <= alive
+
+        ledger.heard.clear()
+        simulate(main, seed=step)
+        return killer.hit
+
+    step = 0
+    while run(step):
+        step += 1
+    assert step > 5
+
+
 def test_a_crash_loop_slows_down() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         listener = Listener.options(max_restarts=-1, max_task_retries=-1).remote()
