@@ -136,6 +136,8 @@ class OwnedActor:
         task.extras = {"actor": {**plan.extras, "life": self.incarnation}}
         record.task = task
         self._task = task
+        # Who asks why a call is queued hears what its actor waits for.
+        self.calls.number = plan.descriptor.group.number
         self._actors.creating[task.number] = self
         return owner.enter(task)
 
