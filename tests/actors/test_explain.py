@@ -54,7 +54,7 @@ def test_a_task_that_waits_for_an_actor_is_explained_through_it() -> None:
     desk = Desk.remote()
     ray.get(desk.ready.remote())
     slow, asked = desk.slow.remote(), ask.remote(desk)
-    while "_Desk.quick" not in (told := str(explain(asked))):
+    while "queued at the worker" not in (told := str(explain(asked))):
         continue
     assert "'_Desk.slow' has been running there" in told
     ray.kill(desk)
