@@ -14,27 +14,31 @@ EACH = 1000
 CLIENTS = 2
 
 
-class _Echo:
-    def same(self, value: object = None) -> object:
-        return value
+def _classes() -> tuple[type[Any], type[Any], type[Any]]:
+    """The actors' classes. Made here they are sent by value: no worker imports the benchmarks for them."""
+
+    class Echo:
+        def same(self, value: object = None) -> object:
+            return value
+
+    class AsyncEcho:
+        async def same(self, value: object = None) -> object:
+            return value
+
+    class Client:
+        def __init__(self, runtime: str, targets: list[Any]) -> None:
+            self.runtime, self.targets = runtime, targets
+
+        def call(self, each: int) -> None:
+            import importlib
+
+            runtime = importlib.import_module(self.runtime)
+            runtime.get([target.same.remote(1) for target in self.targets for _ in range(each)])
+
+    return Echo, AsyncEcho, Client
 
 
-class _AsyncEcho:
-    async def same(self, value: object = None) -> object:
-        return value
-
-
-class _Client:
-    """Calls several actors, and waits for all."""
-
-    def __init__(self, runtime: str, targets: list[Any]) -> None:
-        self.runtime, self.targets = runtime, targets
-
-    def call(self, each: int) -> None:
-        import importlib
-
-        runtime = importlib.import_module(self.runtime)
-        runtime.get([target.same.remote(1) for target in self.targets for _ in range(each)])
+_Echo, _AsyncEcho, _Client = _classes()
 
 
 def made(bench: Bench, cls: type[Any], *args: object) -> Any:
