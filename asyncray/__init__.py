@@ -33,25 +33,35 @@ from .refs import ObjectRef
 from .remote import remote
 
 if _typing.TYPE_CHECKING:
+    from . import actor as actor
     from . import aio as aio
     from . import util as util
+    from .actor import ActorHandle as ActorHandle
+    from .actor import get_actor as get_actor
+    from .actor import kill as kill
+    from .actor import method as method
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActorHandle",
     "ObjectRef",
     "ObjectRefGenerator",
     "__version__",
+    "actor",
     "aio",
     "available_resources",
     "cancel",
     "cluster_resources",
     "exceptions",
     "get",
+    "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",
+    "kill",
+    "method",
     "nodes",
     "put",
     "remote",
@@ -63,8 +73,12 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # asyncio takes longer to import than all of this package: whoever needs it pays for it.
-    if name in ("aio", "util"):
+    if name in ("actor", "aio", "util"):
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
+    if name in ("ActorHandle", "get_actor", "kill", "method"):
+        from . import actor
+
+        return getattr(actor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

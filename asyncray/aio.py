@@ -15,7 +15,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from . import api, explaining, lifecycle
+from . import actor, api, explaining, lifecycle
 from .context import Context
 from .generators import ObjectRefGenerator
 from .groups import TaskGroup
@@ -29,6 +29,7 @@ from .validation import check_timeout
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
+    from .actor import ActorHandle
     from .client.bootstrap import Driver
     from .client.session import Session
     from .client.waiting import LoopTally
@@ -44,6 +45,8 @@ __all__ = [
     "carry",
     "explain",
     "get",
+    "get_actor",
+    "list_named_actors",
     "map",
     "put",
     "scope",
@@ -235,6 +238,20 @@ async def cancel(
         TypeError: when something is no reference.
     """
     api.cancel(*refs, force=force, recursive=recursive)
+
+
+async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
+    """The handle of a named actor; see :func:`asyncray.get_actor`.
+
+    Raises:
+        ValueError: when no actor has the name.
+    """
+    return await actor.get_actor_async(name, namespace)
+
+
+async def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT002 - as in Ray
+    """The names of this session's living actors; see :func:`asyncray.util.list_named_actors`."""
+    return await actor.list_named_actors_async(all_namespaces=all_namespaces)
 
 
 async def available_resources() -> dict[str, float]:

@@ -184,11 +184,16 @@ def cancel(
     Raises:
         SessionClosedError: when a reference is one of an earlier session.
         TypeError: when something is no reference.
+        ValueError: when a call of an actor is to be cancelled by force.
     """
     made: list[Any] = [ref._ref if type(ref) is ObjectRefGenerator else ref for ref in refs]
     for ref in only_refs(made, "cancel"):
         session: Session = ref._record.owner  # type: ignore[assignment]
         session.check_open()
+        if force:
+            from .client.stopping import refuse_force
+
+            refuse_force(ref._record)
         session.cancel_record(ref._record, force=force, recursive=recursive)  # type: ignore[arg-type]
 
 

@@ -9,6 +9,7 @@ from .ids import object_binary
 from .lifecycle import session_or_init
 
 if TYPE_CHECKING:
+    from .actor import ActorHandle
     from .client.session import Session
     from .runtime_env import Hook
 
@@ -85,8 +86,29 @@ class RuntimeContext:
         return None if self._call is None else self._call.function_name
 
     def get_actor_id(self) -> str | None:
-        """None: there are no actors yet."""
-        return None
+        """The id of the actor whose method is running; None outside of actors."""
+        hosting = self._session.hosting
+        if hosting is None or hosting.address is None:
+            return None
+        return object_binary(hosting.address[0], hosting.address[2]).hex()
+
+    def get_actor_name(self) -> str | None:
+        """The name that the running actor was given; "" when it has none, None outside of actors."""
+        hosting = self._session.hosting
+        if hosting is None or hosting.shape is None:
+            return None
+        return str(hosting.name[1]) if hosting.name is not None else ""
+
+    @property
+    def current_actor(self) -> ActorHandle[Any]:
+        """The handle of the running actor; it does not keep the actor alive.
+
+        Raises:
+            RuntimeError: outside of actors.
+        """
+        from .actor import this_actor
+
+        return this_actor(self._session)
 
     def get_assigned_resources(self) -> dict[str, float]:
         """What the running task holds, by resource name; nothing in a driver."""
@@ -122,8 +144,9 @@ class RuntimeContext:
 
     @property
     def was_current_actor_reconstructed(self) -> bool:
-        """False: there are no actors yet."""
-        return False
+        """Whether the running actor has had an earlier life."""
+        hosting = self._session.hosting
+        return hosting is not None and hosting.restarts > 0
 
     def get_remaining_time(self) -> float | None:
         """Seconds that are left of the running task's timeout, or of its callers'; None when it has none."""
@@ -138,10 +161,13 @@ class RuntimeContext:
         """Whether the running task was asked to stop.
 
         Raises:
-            RuntimeError: in a driver.
+            RuntimeError: in a driver; in an actor with coroutines.
         """
         if self._call is None:
             raise RuntimeError("is_canceled asks about the running task, and a driver runs none")
+        hosting = self._session.hosting
+        if hosting is not None and hosting.shape is not None and hosting.shape.is_async:
+            raise RuntimeError("is_canceled is not for coroutines: they get a CancelledError")
         return bool(self._call.cancelled)
 
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from .lifecycle import session_or_init
@@ -14,6 +15,8 @@ from .process import current
 from .runtime_env import RuntimeEnv
 
 if TYPE_CHECKING:
+    from .actor import ActorClass
+    from .actor_options import ActorOptionsDict
     from .client.session import Session
     from .generators import ObjectRefGenerator
     from .refs import ObjectRef
@@ -23,6 +26,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 R = TypeVar("R")
+T = TypeVar("T")
 P = ParamSpec("P")
 F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
 
@@ -174,9 +178,17 @@ class RemoteFunction(Generic[F_co, P, R]):
         return f"<remote function {self._function.__module__}.{self._function.__qualname__}>"
 
 
+class ClassDecorator(Protocol):
+    """What ``remote(**options)`` returns where an option is one of actors."""
+
+    def __call__(self, cls: type[T], /) -> ActorClass[T]: ...
+
+
 class Decorator(Protocol):
     """What ``remote(**options)`` returns."""
 
+    @overload
+    def __call__(self, cls: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(
         self, function: Callable[P, Coroutine[Any, Any, R]], /
@@ -190,6 +202,8 @@ class Decorator(Protocol):
 
 
 @overload
+def remote(cls: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+@overload
 def remote(function: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteFunction[Callable[P, Once], P, R]: ...
 @overload
 def remote(  # type: ignore[overload-overlap]
@@ -199,25 +213,29 @@ def remote(  # type: ignore[overload-overlap]
 def remote(function: Callable[P, R], /) -> RemoteFunction[Callable[P, Once], P, R]: ...
 @overload
 def remote(**options: Unpack[TaskOptionsDict]) -> Decorator: ...
+@overload
+def remote(**options: Unpack[ActorOptionsDict]) -> ClassDecorator: ...
 def remote(*args: Any, **options: Any) -> Any:
-    """Make a function remote: bare (``@remote``), with options (``@remote(num_cpus=2)``) or as a call.
+    """Make a function or a class remote: ``@remote``, with options (``@remote(num_cpus=2)``), or as a call.
 
     A coroutine function is fine: its calls share a worker, up to a thousand at a time. A generator function,
     plain or asynchronous, streams: its call returns an :class:`ObjectRefGenerator`.
 
     Args:
-        *args: The function, for ``@remote`` alone.
-        **options: See :class:`asyncray.options.TaskOptionsDict`; ``f.options(...)`` changes them for a call.
+        *args: The function or class, for ``@remote`` alone.
+        **options: See :class:`asyncray.options.TaskOptionsDict`, for a class
+            :class:`asyncray.actor_options.ActorOptionsDict`; ``f.options(...)`` changes them for a call.
             The important ones are num_cpus (1), num_gpus, resources ({name: quantity}), num_returns (1),
             max_retries (3, after the death of a worker), retry_exceptions (False), timeout (seconds for all
             of the call), priority (0; -100 to 100), max_unread (items that a stream may be ahead),
             runtime_env and name.
 
     Returns:
-        A :class:`RemoteFunction`; with options, a decorator that makes one.
+        A :class:`RemoteFunction`, or for a class an :class:`asyncray.actor.ActorClass`, whose instances are
+        actors; with options, a decorator that makes one.
 
     Raises:
-        TypeError: when what is given is no function, or an option is of the wrong type.
+        TypeError: when what is given is neither, or an option is of the wrong type.
         ValueError: when an option is unknown or has an impossible value.
     """
     if args and options:
@@ -225,11 +243,35 @@ def remote(*args: Any, **options: Any) -> Any:
     if not args:
         if not options:
             raise TypeError("use @remote without parentheses, or give options: @remote(num_cpus=2)")
-        parsed = TaskOptions.parse(options)
-        return lambda function: _make(function, parsed)
+        _check_for_either(options)
+        return lambda what: _make(what, options)
     if len(args) > 1:
-        raise TypeError(f"remote takes one function, not {len(args)} arguments")
-    return _make(args[0], TaskOptions.parse({}))
+        raise TypeError(f"remote takes one function or class, not {len(args)} arguments")
+    return _make(args[0], {})
+
+
+def _check_for_either(options: dict[str, Any]) -> None:
+    """Refuse at once what neither a function nor a class could have.
+
+    Raises:
+        TypeError: when an option is of the wrong type.
+        ValueError: when an option is unknown or has an impossible value.
+    """
+    try:
+        TaskOptions.parse(options)
+    except (TypeError, ValueError):
+        from .actor_options import ActorOptions, ActorOptionsDict
+
+        if not any(name in ActorOptionsDict.__annotations__ for name in options):
+            raise
+        try:
+            ActorOptions.parse(options)
+        except (TypeError, ValueError):
+            if any(name not in TaskOptionsDict.__annotations__ for name in options):
+                raise
+        else:
+            return
+        raise
 
 
 def _arity(function: Callable[..., Any]) -> tuple[int, float]:
@@ -246,14 +288,20 @@ def _arity(function: Callable[..., Any]) -> tuple[int, float]:
     return fewest, float("inf") if any_number else len(positional)
 
 
-def _make(function: Any, options: TaskOptions) -> RemoteFunction[Any, Any, Any]:
-    if inspect.isclass(function):
-        raise TypeError(f"remote classes (actors) are not there yet: {function.__qualname__}")
-    if isinstance(function, RemoteFunction):
-        raise TypeError(f"{function!r} is remote already")
-    if not callable(function) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"remote needs a function, not {function!r} of type {type(function).__name__}")
-    return RemoteFunction(function, _fitting(function, options))
+def _make(what: Any, options: dict[str, Any]) -> Any:
+    if isinstance(what, FunctionType):
+        return RemoteFunction(what, _fitting(what, TaskOptions.parse(options)))
+    from .actor import ActorClass
+
+    if inspect.isclass(what):
+        from .actor_options import ActorOptions
+
+        return ActorClass(what, ActorOptions.parse(options))
+    if isinstance(what, (RemoteFunction, ActorClass)):
+        raise TypeError(f"{what!r} is remote already")
+    if not callable(what) or not hasattr(what, "__qualname__"):
+        raise TypeError(f"remote needs a function or a class, not {what!r} of type {type(what).__name__}")
+    return RemoteFunction(what, _fitting(what, TaskOptions.parse(options)))
 
 
 def _fitting(function: Any, options: TaskOptions) -> TaskOptions:

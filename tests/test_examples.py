@@ -98,6 +98,17 @@ def test_the_web_handler_answers_while_tasks_compute() -> None:
 
 
 @pytest.mark.slow
+def test_the_progress_of_a_monte_carlo_is_watched_to_its_end() -> None:
+    output = run("monte_carlo", "100000")
+    assert re.search(r"^ 100% thrown; pi is about 3\.1\d$", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_everybody_in_the_chat_room_is_heard() -> None:
+    assert run("chat_room", "2").count("heard 2 hellos in ActorHandle(Room)") == 2
+
+
+@pytest.mark.slow
 def test_the_demo_shows_progress_statistics_and_what_was_saved() -> None:
     output = run("demo")
     assert re.search(r"\[#{24}\] (\d+)/\1 tasks", output)

@@ -24,8 +24,12 @@ from .environments import pack_environment
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..actor_options import ActorOptions
+    from ..actor_shape import ActorShape
     from ..options import TaskOptions
+    from ..refs import ObjectRef
     from ..runtime_env import RuntimeEnv
+    from .actor_calls import ActorCalls
     from .session import Session
 
 _log = logging.getLogger("asyncray")
@@ -56,9 +60,7 @@ class Descriptors:
             ValueError: when it is too large.
         """
         blob, refs = self._pickle(function, name)
-        number = next(self._numbers)
-        descriptor = Descriptor(number, name, hashlib.sha256(blob).digest()[:16], blob)
-        self._alive[number] = weakref.ref(descriptor, functools.partial(self._on_end, number))
+        descriptor = self._numbered(name, blob)
         descriptor.function = function
         descriptor.holds = tuple(refs)
         descriptor.returns = returns_of(options)
@@ -73,6 +75,66 @@ class Descriptors:
         is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         mode = ASYNC if is_async else SYNC
         descriptor.group = self._group(mode, options, environment)
+        return descriptor
+
+    def make_actor(
+        self, cls: type[Any], shape: ActorShape, options: ActorOptions, environment: RuntimeEnv
+    ) -> Descriptor:
+        """Pickle a class and settle what all actors of it with these options share.
+
+        Raises:
+            TypeError: when the class cannot be pickled.
+            ValueError: when it is too large.
+        """
+        blob, refs = self._pickle(cls, shape.name)
+        descriptor = self._numbered(f"{shape.name}.__init__", blob)
+        descriptor.function = cls
+        descriptor.holds = tuple(refs)
+        descriptor.max_retries = 0
+        descriptor.options = {
+            "name": descriptor.name,
+            "constructs": True,
+            "resources": options.resources.to_floats(),
+        }
+        if refs:
+            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
+        session, packed = self._session, pack_environment(environment)
+        labels = session.facts.get("labels", {})
+        placement = _demand(options, labels, options.placement)
+        held = _demand(options, labels, options.resources)
+        key = ("actor", shape.mode, placement, held, packed)
+        description = [shape.mode, placement.to_wire(), packed, options.max_restarts != 0, held.to_wire()]
+        with session.owner.lock:
+            descriptor.group = session.leases.creations(key, description, session.actors.placed)
+        return descriptor
+
+    def make_method(
+        self, calls: ActorCalls, method: str, told: dict[str, Any], holds: tuple[ObjectRef[Any], ...]
+    ) -> Descriptor:
+        """A method of an actor, as its calls name it.
+
+        Args:
+            calls: This process's calls of the actor.
+            method: The method's name.
+            told: What the worker must know besides; see worker.functions.
+            holds: What keeps the actor alive while the method can be called, or runs.
+        """
+        descriptor = self._numbered(f"{calls.shape.name}.{method}", b"")
+        descriptor.holds = holds
+        descriptor.max_retries = 0
+        descriptor.options = {"name": descriptor.name, "method": method, **told}
+        descriptor.group = calls
+        return descriptor
+
+    def pickled_classes(self, classes: tuple[type[BaseException], ...]) -> bytes:
+        """Exceptions that a call may be made again for."""
+        pickled: bytes = cloudpickle.dumps(classes, protocol=5)
+        return pickled
+
+    def _numbered(self, name: str, blob: bytes) -> Descriptor:
+        number = next(self._numbers)
+        descriptor = Descriptor(number, name, hashlib.sha256(blob).digest()[:16] if blob else b"", blob)
+        self._alive[number] = weakref.ref(descriptor, functools.partial(self._on_end, number))
         return descriptor
 
     def __len__(self) -> int:
@@ -121,7 +183,7 @@ class Descriptors:
         config = self._session.config
         retriable = options.max_retries != 0
         packed = pack_environment(environment)
-        resources = _demand(options, self._session.facts.get("labels", {}))
+        resources = _demand(options, self._session.facts.get("labels", {}), options.resources)
         key = (mode, resources, packed, options.max_calls > 0, retriable)
         depth = config.max_coroutines_per_worker if mode == ASYNC else config.max_pipeline
         if options.max_calls:
@@ -132,9 +194,9 @@ class Descriptors:
             return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
 
 
-def _demand(options: TaskOptions, labels: dict[str, str]) -> Resources:
+def _demand(options: TaskOptions | ActorOptions, labels: dict[str, str], wanted: Resources) -> Resources:
     """What a task asks of a node; what only some nodes have is a resource that the others lack."""
-    units = options.resources.to_wire()
+    units = wanted.to_wire()
     if options.accelerator_type:
         # As in Ray: a node with the accelerator has 1 of this, and each task takes a thousandth.
         units[f"accelerator_type:{options.accelerator_type}"] = UNITS // 1000

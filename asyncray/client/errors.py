@@ -7,6 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import (
+    ActorDiedError,
     OutOfMemoryError,
     RayError,
     RayTaskError,
@@ -38,6 +39,29 @@ class _Told:
             cause = None
             told = f"(the exception cannot be rebuilt here: {type(error).__name__}: {error})\n{told}"
         return RayTaskError(text.function_name, text.pid, told, cause)
+
+
+class _Death:
+    """What ended an actor, with the error that its constructor raised as its cause."""
+
+    __slots__ = ("cause", "text")
+
+    def __init__(self, text: str, cause: bytes) -> None:
+        self.text = text
+        self.cause = cause
+
+    def rebuilt(self) -> ActorDiedError:
+        """The error with its cause."""
+        died = ActorDiedError(self.text)
+        died.__cause__ = decode_error(self.cause)
+        return died
+
+
+def encode_actor_death(text: str, cause: Payload) -> bytes:
+    """What every call of an actor raises whose constructor has failed."""
+    if type(cause) is not bytes:  # it holds references, which nobody would keep alive
+        return encode_error(ActorDiedError(text))
+    return pickle.dumps(_Death(text, cause), protocol=5)
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -88,7 +112,7 @@ def decode_error(payload: Payload) -> BaseException:
             0,
             "the task failed with an error that cannot be rebuilt here:\n" + traceback.format_exc(),
         )
-    if isinstance(error, _Told):
+    if isinstance(error, (_Told, _Death)):
         error = error.rebuilt()
     if not isinstance(error, BaseException):
         return RayTaskError("unknown", 0, f"the task failed with something that is no error: {error!r}")

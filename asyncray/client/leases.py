@@ -23,6 +23,7 @@ from ..wire import messages as m
 from ..wire.handshake import TASK, Identity
 from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
+from .actor_calls import CALLERS_OWN, Creations
 from .arguments import arguments_to_wire
 from .errors import crash_of
 from .results import Results
@@ -30,7 +31,7 @@ from .spilling import Spilled
 from .stopping import stop_at_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from ..config import Config
     from ..net.connection import Connection
@@ -94,6 +95,15 @@ class Leases:
         """Every scheduling class, in the order of their numbers."""
         return self._by_number
 
+    def creations(self, key: Hashable, description: list[Any], placed: Callable[..., None]) -> Creations:
+        """The scheduling class of actors that need the same; *placed* gets each constructor and its lease."""
+        group = self._groups.get(key)
+        if group is None:
+            group = Creations(len(self._by_number), key, description, placed)
+            self._groups[key] = group
+            self._by_number.append(group)
+        return group  # type: ignore[return-value]
+
     # --- sending ------------------------------------------------------------------------------------------
 
     def pump(self, group: SchedulingClass) -> list[WorkerLink | Connection]:
@@ -107,7 +117,7 @@ class Leases:
         for lease, tasks in group.assign(fresh_only=yields):
             self._push_tasks(lease, tasks)
             links.append(lease.link)
-        if self._update_demand(group):
+        if not group.actor and self._update_demand(group):
             links.append(self._session.control)
             if group.queue:
                 self._make_room(group)
@@ -281,6 +291,9 @@ class Leases:
         if lease.link is not None and not lease.link.connection.closed:
             # Results that it had sent before it died are results.
             lease.link.connection.drain()
+        if lease.group.actor:
+            self._session.actors.lost(lease, kind, explanation)
+            return
         if lease.link is not None:
             explanation += lease.link.broken
         with self._owner.lock:
@@ -334,6 +347,8 @@ class Leases:
             self._on_handback(link, message[1], message[2])
         elif kind == m.ITEMS:
             self._session.streams.on_items(link, message[1:], buffers)
+        elif kind == m.ACTOR_LEAVES:
+            self._session.actors.on_leaves(link.lease, message[1])
         else:
             raise ProtocolError(f"a worker does not send message number {kind}")
 
@@ -399,6 +414,9 @@ class Leases:
             return
         with self._owner.lock:
             lease.closing = True
+        if lease.number == CALLERS_OWN:
+            self._session.actors.link_closed(lease)
+            return
         grace_s = self._config.cancel_grace_s
         if isinstance(error, ProtocolError):
             link.broken = f" after its connection had broken ({error})"
@@ -417,6 +435,7 @@ class Leases:
         """The tasks that were sent and have not ended."""
         for lease in self._leases.values():
             yield from lease.in_flight.values()
+        yield from self._session.actors.under_way()
 
     def drain(self, process_id: bytes) -> None:
         """Handle what a worker has sent, now. On the loop, without the lock."""
@@ -450,7 +469,7 @@ class Leases:
 
     def _rest(self, lease: Lease) -> list[WorkerLink | Connection]:
         """A lease has nothing to do: give it back, or keep it for a while. Returns what to flush."""
-        if lease.in_flight or lease.closing or lease.link is None:
+        if lease.in_flight or lease.closing or lease.link is None or lease.group.actor:
             return []
         if self._wanted or lease.group.queue or self._others_wait(lease.group):
             return self._give_back(lease)
@@ -468,6 +487,14 @@ class Leases:
         self._forget(lease)
         self._session.control.push([m.RETURN, lease.number])
         return [self._session.control]
+
+    def forget_lease(self, lease: Lease) -> None:
+        """An actor's worker is gone."""
+        self._forget(lease)
+
+    def connect(self, worker: Identity) -> WorkerLink | None:
+        """The link to a worker that another process has leased; None when it is dead. Without the lock."""
+        return self._link(worker)
 
     def _forget(self, lease: Lease) -> None:
         lease.closing = True

@@ -148,6 +148,18 @@ class Owner:
         self.session.call_soon(self.session.deliver)
         return False
 
+    def new_number(self) -> int:
+        """A number that no object or task of this process has."""
+        return next(self.numbers)
+
+    def enter(self, task: Task) -> Sequence[Any]:
+        """Take a task that was made elsewhere; return the links to flush. The lock is held."""
+        if task.dependencies is None:
+            return self._enqueue(task)
+        task.state = WAITING
+        self._await_dependencies(task, task.dependencies)
+        return ()
+
     def _make_records(self, task: Task, returns: int) -> list[ObjectRef[Any]]:
         owned = self.objects.owned
         records = []
@@ -168,7 +180,7 @@ class Owner:
     def _enqueue(self, task: Task) -> Sequence[Any]:
         """Queue a ready task; return the links to flush. The lock is held."""
         group = task.descriptor.group
-        if self.priorities.used or task.descriptor.priority:
+        if (self.priorities.used or task.descriptor.priority) and not group.actor:
             self.priorities.enqueue(task)
         else:
             group.queue.append(task)
@@ -200,6 +212,8 @@ class Owner:
 
     def _await_dependencies(self, task: Task, dependencies: list[Dependency]) -> None:
         """Count the arguments that are missing; the last to come queues the task. The lock is held."""
+        if task.descriptor.group.ordered:
+            task.descriptor.group.queue.append(task)
         records: list[Any] = [ref._record for _, ref in dependencies]
         missing: list[ObjectRecord] = [r for r in dict.fromkeys(records) if r.state == PENDING]
         task.missing = len(missing)
@@ -219,15 +233,17 @@ class Owner:
                 self._dependencies_done(task)
 
     def _dependencies_done(self, task: Task) -> None:
+        group = task.descriptor.group
         failed = first_failed(task)
         if failed is not None:
             self.finish(task, FAILED, [failed.value] * len(task.records))
+            if group.ordered:  # those that have waited behind it
+                self.session.pump_later(group)
             return
         step(task, ARGUMENTS_READY)
-        group = task.descriptor.group
-        if self.priorities.used or task.descriptor.priority:
+        if (self.priorities.used or task.descriptor.priority) and not group.actor:
             self.priorities.enqueue(task)
-        else:
+        elif not group.ordered:
             group.queue.append(task)
         self.session.pump_later(group)
 
@@ -366,7 +382,7 @@ class Owner:
 
     def stop(self, task: Task, error: BaseException) -> None:
         """End an unfinished task with *error*; its worker is to be told (Leases.cancel). The lock is held."""
-        if task.state == QUEUED:
+        if task.state == QUEUED or task.descriptor.group.ordered:
             # It is left in its queue: the next pass drops it, and wants a worker less.
             task.descriptor.group.dead += 1
             self.session.pump_later(task.descriptor.group)

@@ -166,6 +166,7 @@ class Peers:
                 del self._ends[request]
                 then()
         self._session.inquiries.lost(process_id)
+        self._session.actors.process_gone(process_id, dead=error is None)
         self._session.deliver()
         self._session.check_needed()
 
@@ -505,6 +506,9 @@ class Peers:
         m.ENDED: _on_ended,
         m.INQUIRE: _on_inquire,
         m.REPLY: _on_reply,
+        m.ACTOR_WHERE: lambda self, *fields: self._session.actors.on_where(*fields),
+        m.ACTOR_AT: lambda self, *fields: self._session.actors.on_at(*fields),
+        m.ACTOR_KILL: lambda self, *fields: self._session.actors.on_kill(*fields),
     }
 
 

@@ -51,9 +51,9 @@ class Questions:
         self._asked[number] = answer
         self._session.control.send([m.ASK, number, question, argument])
 
-    def blocking(self, question: str, argument: Any = None) -> Any:
-        """Ask the node and wait for its answer."""
-        self._session.waits.check_may_block(f"`await asyncray.aio.{question}()`")
+    def blocking(self, question: str, argument: Any = None, remedy: str = "") -> Any:
+        """Ask the node and wait for its answer; *remedy* is what a coroutine does instead."""
+        self._session.waits.check_may_block(remedy or f"`await asyncray.aio.{question}()`")
         bell = Bell()
         said: list[Any] = []
 

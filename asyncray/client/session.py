@@ -29,6 +29,7 @@ from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
 from ..wire.values import decode
+from .actors import Actors
 from .descriptors import Descriptors
 from .destructors import interrupts_us
 from .errors import decode_error, encode_error, of_the_past
@@ -82,8 +83,8 @@ class Session:
         self.owner = Owner(self)
         self.waits = Waits(self, surroundings.parker)
         self.dropped = self.owner.dropped
-        self.leases = Leases(self, self.config)
-        self.owner.leases = self.leases
+        self.leases = self.owner.leases = Leases(self, self.config)
+        self.actors = Actors(self)
         self.peers = Peers(self)
         self.store = Store(self, surroundings.arena, surroundings.parker)
         self.descriptors = Descriptors(self)
@@ -105,6 +106,8 @@ class Session:
         #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has
         #: started calls it whenever it is used.
         self.guard_main: Callable[[], None] | None = None
+        #: Set by a worker: what it knows of the actor that it is.
+        self.hosting: Any = None
         self.questions = Questions(self)
         self.inquiries = Inquiries(self)
         #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
@@ -114,6 +117,10 @@ class Session:
         self._context = copy_context()
         self._sweeping_up = False
         self._listener = self.network.listen(self._accepted)
+        #: References held as long as the session lasts.
+        self.kept: list[ObjectRef[Any]] = []
+        #: Whether detached actors are made here: this process is there as long as the session.
+        self.keeps_detached = False
         #: References pickled where nobody counts them.
         self._pinned: list[ObjectRef[Any]] = []
         self._on_node = self._node_handlers()
@@ -131,6 +138,7 @@ class Session:
             m.DENIED: self.leases.denied,
             m.ANSWER: self.questions.answered,
             m.STALLED: self.inquiries.deadlocks.stalled,
+            m.KEEPER_WANTED: self.actors.on_keeper_wanted,
             **self.store.handlers(),
         }
 
@@ -205,7 +213,11 @@ class Session:
             )
 
     def part(self) -> None:
-        """Ask the node to end. Who waits hears of this, and not of the deaths that follow. On the loop."""
+        """End in order: first the actors that want to clean up. On the loop."""
+        self.actors.end_all(self._part)
+
+    def _part(self) -> None:
+        """Ask the node to end. Who waits hears of this, and not of the deaths that follow."""
         self.closed = True
         self.fail(SessionClosedError("the session has been shut down"))
         self.control.send([m.STOP])
@@ -221,6 +233,7 @@ class Session:
         self.control.close()
         self.store.close()
         self._pinned.clear()
+        self.kept.clear()
 
     # --- calling into the loop ----------------------------------------------------------------------------
 
@@ -477,6 +490,7 @@ class Session:
 
     def cancel_task(self, task: Task, *, force: bool = False, recursive: bool = True) -> None:
         """Cancel a task of our own; from any thread."""
+        force = force and not task.descriptor.group.actor  # an actor is more than one call
         with self.owner.lock:
             under_way = self.owner.cancel(task, force=force)
         if under_way:

@@ -12,7 +12,7 @@ Rule: who shares a worker that is ended for another's sake loses none of its ret
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..state.tasks import DONE
 from ..wire import messages as m
@@ -31,7 +31,7 @@ def stop_at_worker(session: Session, task: Task, *, force: bool, recursive: bool
     lease = _lease_of(task)
     if lease is None or lease.link is None:
         return
-    if force and lease.group.concurrent:
+    if force and lease.group.concurrent and not lease.group.actor:
         lease.deaf.add(task.number)
     session.peers.send_to(lease.link.connection.peer, [m.CANCEL, task.number, force, recursive])
     grace_s = max(session.config.cancel_grace_s, _INSIST_S)
@@ -48,7 +48,8 @@ def _insist(session: Session, task: Task, *, force: bool, recursive: bool) -> No
     lease = _lease_of(task)
     if lease is None:
         return
-    if force or lease.group.concurrent:
+    # An actor is more than one call: it is never ended for one.
+    if (force or lease.group.concurrent) and not lease.group.actor:
         sharing = list(lease.in_flight.values())
         if lease.group.concurrent:
             lease.deaf.add(task.number)
@@ -58,3 +59,17 @@ def _insist(session: Session, task: Task, *, force: bool, recursive: bool) -> No
         if all(other.retries or other.state == DONE for other in sharing):
             session.control.send([m.KILL, lease.number])
     stop_at_worker(session, task, force=force, recursive=recursive)
+
+
+def refuse_force(record: Any) -> None:
+    """Refuse to kill the worker of an actor for one of its calls, as far as this process knows of it.
+
+    Raises:
+        ValueError: when a call of an actor makes the record's object.
+    """
+    task: Task | None = record.task
+    if task is not None and task.descriptor.group.actor:
+        raise ValueError(
+            "force=True would end the worker, and this is a call of an actor: cancel it without, or kill the "
+            "actor"
+        )

@@ -21,6 +21,7 @@ from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .census import Census
+from .directory import Directory
 from .grants import Grants
 from .logs import LogHub
 from .machine import UNFORKED
@@ -66,6 +67,8 @@ class Node:
         self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
         self._deaths = Deaths()
+        self.directory = Directory()
+        self._questions = self.directory.questions()
         use_of = machine.memory_use
         self._memory = (
             None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
@@ -184,7 +187,30 @@ class Node:
         if question == "objects":
             self.census.ask(sender, number)
             return
-        self._owners[sender].send([m.ANSWER, number, self._answer(question)])
+        if question == "keeper":
+            self._ask_for_keeper(sender, number)
+            return
+        answer = self._questions.get(question)
+        told = self._answer(question) if answer is None else answer(sender, argument)
+        self._owners[sender].send([m.ANSWER, number, told])
+
+    def _ask_for_keeper(self, sender: bytes, number: int) -> None:
+        """Answer with the keeper's handle, when there is one; the driver makes it."""
+
+        def answer(handle: bytes) -> None:
+            owner = self._owners.get(sender)
+            if owner is not None:
+                owner.send([m.ANSWER, number, handle])
+
+        known = self.directory.keeper()
+        if known is not None:
+            answer(known)
+            return
+        self.directory.asked_for_keeper.append(answer)
+        self._driver.send([m.KEEPER_WANTED])
+
+    def _name_free(self, sender: bytes, namespace: str, name: str, number: int) -> None:
+        self.directory.free(sender, namespace, name, number)
 
     def _answer(self, question: str) -> Any:
         scheduler = self.scheduler
@@ -352,6 +378,7 @@ class Node:
         They are told, so that their tasks can clean up, and killed after the grace of a cancelled task.
         """
         self._owners.pop(owner, None)
+        self.directory.owner_gone(owner)
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
         self.census.gone(owner)
@@ -430,6 +457,7 @@ class Node:
         m.SPILLED: _spilled,
         m.TOLD: _told,
         m.STOP: _stop,
+        m.NAME_FREE: _name_free,
     }
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from weakref import ReferenceType
 
     from ..refs import ObjectRef, RefAddress, RefOwner
@@ -88,11 +88,15 @@ class Released:
 class ObjectTable:
     """All records of one process, by where their objects live."""
 
-    __slots__ = ("borrowed", "owned")
+    __slots__ = ("borrowed", "lives", "on_unheld", "owned")
 
     def __init__(self) -> None:
         self.owned: dict[int, ObjectRecord] = {}
         self.borrowed: dict[tuple[bytes, int], ObjectRecord] = {}
+        #: Records that are actors' lives: what handles refer to, pending as long as the actor may live.
+        self.lives: set[ObjectRecord] = set()
+        #: Called with such a record when nobody holds it any more, there where it lives or here.
+        self.on_unheld: Callable[[ObjectRecord], None] = lambda record: None
 
     def drop_local(self, record: ObjectRecord, released: Released) -> None:
         """One ObjectRef of this process is gone."""
@@ -160,7 +164,11 @@ class ObjectTable:
             assert record.local > 0 or record.borrowing == REGISTERING
 
     def _free_if_unheld(self, record: ObjectRecord, released: Released) -> None:
-        if record.local or record.borrowers or record.state == PENDING:
+        if record.local or record.borrowers:
+            return
+        if record.state == PENDING:
+            if record in self.lives:
+                self.on_unheld(record)
             return
         if self.owned.pop(record.number, None) is not None:
             released.garbage.append(record.value)
@@ -176,6 +184,8 @@ class ObjectTable:
         released.garbage.append(record.value)
         if record.borrowing == REGISTERED:
             released.notices.append(home)
+        if record in self.lives:
+            self.on_unheld(record)
 
 
 def unconfirmed(records: Iterable[ObjectRecord]) -> list[ObjectRecord]:

@@ -71,6 +71,11 @@ class SchedulingClass:
         "posted", "queue", "target_s",
     )  # fmt: skip
 
+    #: Whether this is an actor's mailbox; see client.actor_calls.
+    actor = False
+    #: Whether calls keep their places while they wait for their arguments.
+    ordered: bool = False
+
     def __init__(
         self, number: int, key: Hashable, description: list[Any], target_s: float, max_depth: int
     ) -> None:

@@ -73,6 +73,9 @@ class Demand:
     environment: bytes
     resources: Resources
     retriable: bool
+    #: What the lease holds from its grant on: all of the resources, but for actors that only need them to be
+    #: placed.
+    held: Resources
     count: int = 0
     depth: int = 0
     #: Position in the order of first asking, among equals.
@@ -278,7 +281,7 @@ class Scheduler:
         if grant is None or grant.blocked == blocked:
             return
         grant.blocked = blocked
-        cpu = grant.demand.resources.only("CPU")
+        cpu = grant.demand.held.only("CPU")
         if blocked:
             self.resources.release(cpu)
         else:
@@ -295,7 +298,7 @@ class Scheduler:
     def _end(self, grant: Grant) -> None:
         if self.grants.pop(grant.number, None) is None:
             return
-        held = grant.demand.resources
+        held = grant.demand.held
         if grant.blocked:
             held = held.subtract(held.only("CPU"))
         self.resources.release(held)
@@ -368,7 +371,7 @@ class Scheduler:
         return best
 
     def _grant(self, demand: Demand, worker: Worker, gpus: tuple[int, ...], plan: Plan) -> None:
-        self.resources.acquire(demand.resources)
+        self.resources.acquire(demand.held)
         for gpu, units in _gpu_units(demand.resources, gpus):
             self._gpus[gpu] -= units
         grant = Grant(self._next_grant, demand, worker, gpus, demand.name)
@@ -439,7 +442,7 @@ class Scheduler:
         for grant in self.grants.values():
             assert grant.worker.lease is grant
             assert grant.worker.state == LEASED
-            held = grant.demand.resources
+            held = grant.demand.held
             for name, units in (held.subtract(held.only("CPU")) if grant.blocked else held).items():
                 used[name] = used.get(name, 0) + units
         for name, total in self.resources.total.items():
@@ -451,20 +454,26 @@ class Scheduler:
 def _described(owner: bytes, number: int, description: list[Any]) -> Demand:
     """A demand from its description as it travels: mode, units by name, packed environment, retriable.
 
+    A fifth property is what the lease holds, where that is not all: units by name.
+
     Raises:
         ValueError: when it is none.
     """
-    if len(description) != 4:
-        raise ValueError(f"a scheduling class has 4 properties, not {len(description)}")
-    mode, units, environment, retriable = description
+    if len(description) not in (4, 5):
+        raise ValueError(f"a scheduling class has 4 or 5 properties, not {len(description)}")
+    mode, units, environment, retriable = description[:4]
     if mode not in MODES or type(environment) is not bytes or type(retriable) is not bool:
         raise ValueError("a property of a scheduling class is of the wrong type")
-    if type(units) is not dict or not all(type(k) is str and type(v) is int for k, v in units.items()):
-        raise ValueError("the resources of a scheduling class are not units by name")
-    resources = Resources.from_wire(units)
+    resources, *held = map(_resources, [units, *description[4:]])
     if resources.get("GPU", 0) > UNITS and resources["GPU"] % UNITS:
         raise ValueError("GPUs above one are whole")
-    return Demand(owner, number, mode, environment, resources, retriable)
+    return Demand(owner, number, mode, environment, resources, retriable, held[0] if held else resources)
+
+
+def _resources(units: Any) -> Resources:
+    if type(units) is not dict or not all(type(k) is str and type(v) is int for k, v in units.items()):
+        raise ValueError("the resources of a scheduling class are not units by name")
+    return Resources.from_wire(units)
 
 
 def _gpu_units(resources: Resources, gpus: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -119,7 +119,8 @@ class SimulatedWorker:
         connection.start()
         end = Ending(lambda: self._process.end(EXITED), lambda: self._process.end(FAILED))
         if is_async:
-            retire = AsyncWorker(session, scope, self._machine.loop.time, end).retire
+            start_thread = self._process.start_thread
+            retire = AsyncWorker(session, scope, self._machine.loop.time, end, start_thread).retire
         else:
             retire = self._run_sync(session, scope, end).retire
         failure = _refused(session.environment) or run_hook(session.environment)

@@ -63,6 +63,13 @@ UNPIN: Final = 68
 INQUIRE: Final = 92
 REPLY: Final = 93
 STALLED: Final = 94
+# --- actors ------------------------------------------------------------------------------------------------
+ACTOR_WHERE: Final = 100
+ACTOR_AT: Final = 101
+ACTOR_KILL: Final = 102
+ACTOR_LEAVES: Final = 103
+NAME_FREE: Final = 104
+KEEPER_WANTED: Final = 105
 
 # --- control: priorities -----------------------------------------------------------------------------------
 OUTBID: Final = 87
@@ -231,6 +238,19 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     REPLY: ("REPLY", (int, object)),
     # a call has waited for the same for long
     STALLED: ("STALLED", ()),
+    # number of the actor's life: where is it?
+    ACTOR_WHERE: ("ACTOR_WHERE", (int,)),
+    # number of the actor's life, which life this is (from 1), its state, the worker's address, process id and
+    # pid while it is alive, the pickled error of its calls when it is dead
+    ACTOR_AT: ("ACTOR_AT", (int, int, int, str, bytes, int, (bytes, type(None)))),
+    # number of the actor's life, whether it must not start again
+    ACTOR_KILL: ("ACTOR_KILL", (int, bool)),
+    # why an actor ends by its own wish
+    ACTOR_LEAVES: ("ACTOR_LEAVES", (str,)),
+    # namespace, name, number of the actor's life: the actor that had it is dead
+    NAME_FREE: ("NAME_FREE", (str, str, int)),
+    # for the driver: somebody asks for the keeper of detached actors
+    KEEPER_WANTED: ("KEEPER_WANTED", ()),
 }
 
 

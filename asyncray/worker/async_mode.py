@@ -7,14 +7,17 @@ No task group or cancel scope surrounds them: level cancellation would cancel th
 from __future__ import annotations
 
 import asyncio
-import functools
 from contextvars import copy_context
+from functools import partial
+from inspect import isasyncgen, isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes
+from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
 from .output import flush
@@ -23,7 +26,7 @@ from .scope import WorkerScope, running_call
 from .streaming import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from ..client.enclosures import Enclosure
     from ..client.session import Session
@@ -51,12 +54,19 @@ def resume(future: asyncio.Future[None]) -> None:
 class AsyncOwner:
     """One owner's connection and the calls it has here."""
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, batch_bytes: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        loop: asyncio.AbstractEventLoop,
+        batch_bytes: int,
+        functions: FunctionTable,
+    ) -> None:
         self.connection = connection
         self._batch_bytes = batch_bytes
         self._gathered_bytes = 0
-        self.functions = FunctionTable()
-        self.running: dict[int, tuple[asyncio.Task[None], Call]] = {}
+        self.functions = functions
+        #: What runs, by number; no task where it runs in a thread.
+        self.running: dict[int, tuple[asyncio.Task[None] | None, Call]] = {}
         self._loop = loop
         self._rows: list[list[Any]] = []
         self._buffers: list[Buffer] = []
@@ -84,7 +94,14 @@ class AsyncOwner:
 class AsyncWorker:
     """Runs coroutine functions, many at a time."""
 
-    def __init__(self, session: Session, scope: WorkerScope, clock: Callable[[], float], end: Ending) -> None:
+    def __init__(
+        self,
+        session: Session,
+        scope: WorkerScope,
+        clock: Callable[[], float],
+        end: Ending,
+        start_thread: Callable[[Callable[[], None]], Any],
+    ) -> None:
         self._session = session
         self._scope = scope
         self._clock = clock
@@ -93,6 +110,7 @@ class AsyncWorker:
         self._owners: dict[bytes, AsyncOwner] = {}
         #: Those whose connection has closed, and whose calls may still be cleaning up.
         self._gone: list[AsyncOwner] = []
+        self.actor = AsyncActor(self._runner, session, self._start, start_thread, self._owners)
         scope.concurrent = True
         RunningCalls(session, scope, self._running)
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
@@ -103,7 +121,8 @@ class AsyncWorker:
         self._orphaned = False
 
     def _on_owner(self, connection: Connection) -> None:
-        owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes)
+        functions = FunctionTable(self._runner.hosting.function)
+        owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes, functions)
         self._owners[connection.peer.process_id] = owner
         connection.on_message = lambda _, message, buffers: self._on_message(owner, message, buffers)
         connection.on_close = lambda _, error: self._on_owner_closed(owner)
@@ -113,6 +132,7 @@ class AsyncWorker:
         self._session.peers.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
+        self.actor.owner_gone(owner)
         if owner.running:
             self._gone.append(owner)
         for task, call in list(owner.running.values()):
@@ -141,10 +161,15 @@ class AsyncWorker:
             if call.extras:
                 take_terms(call, self._clock())
             if call.number not in owner.running:  # else it was repeated
-                self._start(owner, call)
+                self.actor.arrive(owner, call)
 
     def _start(self, owner: AsyncOwner, call: Call) -> None:
         self._scope.begin(call)
+        if self.actor.runs_in_thread(call):
+            owner.running[call.number] = (None, call)
+            self.actor.run_in_thread(call, partial(self._ended_in_thread, owner, call, self._clock()))
+            return
+        self.actor.begun()
         context = copy_context()
         context.run(running_call.set, call)
         if call.extras:
@@ -161,6 +186,25 @@ class AsyncWorker:
         if call.enclosure is not None:
             await self._await_end(call, call.enclosure, failed=row[1] not in (m.OK, m.MANY))
         flush()
+        self._ended(owner, call, started, row, buffers)
+
+    def _ended_in_thread(
+        self, owner: AsyncOwner, call: Call, started: float, row: list[Any], buffers: list[Buffer]
+    ) -> None:
+        """A thread has run a call; one of an enclosure ends after all it has called for."""
+        if call.enclosure is None:
+            self._ended(owner, call, started, row, buffers)
+            return
+
+        async def wait(enclosure: Enclosure) -> None:
+            await self._await_end(call, enclosure, failed=row[1] not in (m.OK, m.MANY))
+            self._ended(owner, call, started, row, buffers)
+
+        self._session.loop.create_task(wait(call.enclosure), name=f"end of {call.function.name}")
+
+    def _ended(
+        self, owner: AsyncOwner, call: Call, started: float, row: list[Any], buffers: list[Buffer]
+    ) -> None:
         del owner.running[call.number]
         self._scope.end(call)
         self._leave_if_orphaned()
@@ -171,6 +215,7 @@ class AsyncWorker:
             self._session.peers.register(kept, lambda: self._report(owner, call, row, buffers, busy_s))
         else:
             self._report(owner, call, row, buffers, busy_s)
+        self.actor.ended(call)
 
     def _report(
         self, owner: AsyncOwner, call: Call, row: list[Any], buffers: list[Buffer], busy_s: float
@@ -197,10 +242,12 @@ class AsyncWorker:
         except BaseException as error:  # noqa: BLE001 - the call's failure
             return runner.refused(call, error)
         try:
+            value = call_user(function, call.positional, call.keywords)
             if call.flow is not None:
-                await self._stream(owner, call, call_user(function, call.positional, call.keywords))
+                await self._stream(owner, call, value if isasyncgen(value) else _in_turns(value))
                 return runner.succeeded(call, None, buffers)
-            value = await call_user(function, call.positional, call.keywords)
+            if type(value) is CoroutineType or isawaitable(value):
+                value = await value
             return runner.succeeded(call, await runner.prepared(call, value), buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
@@ -232,7 +279,12 @@ class AsyncWorker:
     def _running(self) -> list[tuple[Call, Callable[[], str]]]:
         """The calls that run now, and what tells where each stands."""
         running = [item for owner in self._owners.values() for item in owner.running.values()]
-        return [(call, functools.partial(task_stack, task)) for task, call in running if call.started]
+        # Of a call in a thread it is not known which thread that is.
+        return [
+            (call, partial(task_stack, task) if task is not None else str)
+            for task, call in running
+            if call.started
+        ]
 
     async def _stream(self, owner: AsyncOwner, call: Call, generator: Any) -> None:
         """Take the items of a call's generator."""
@@ -282,9 +334,11 @@ class AsyncWorker:
         owner.connection.drain()
         if number in owner.running:
             self._cancel(owner, *owner.running[number], force=force, recursive=recursive)
+        elif self.actor.cancel(owner, number):
+            owner.report()
 
     def _cancel(
-        self, owner: AsyncOwner, task: asyncio.Task[None], call: Call, *, force: bool, recursive: bool
+        self, owner: AsyncOwner, task: asyncio.Task[None] | None, call: Call, *, force: bool, recursive: bool
     ) -> None:
         if call.cancelled and not force:
             return  # a second CancelledError would hit its clean-up
@@ -293,10 +347,10 @@ class AsyncWorker:
             self._session.cancel_children(call.serial, force=force)
             if call.enclosure is not None:
                 call.enclosure.cancel()
-        if force:
+        if force and self._runner.hosting.shape is None:
             owner.report()
             self._end.at_once()
-        if call.started:
+        if call.started and task is not None:
             task.cancel()
 
     def retire(self) -> bool:
@@ -305,3 +359,9 @@ class AsyncWorker:
             return False
         self._end.leave()
         return True
+
+
+async def _in_turns(generator: Any) -> AsyncGenerator[Any, None]:
+    """The items of a generator method that is not asynchronous, in an actor that is."""
+    for item in generator:
+        yield item

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..client.arguments import arguments_from_wire, decode_arguments
 from ..client.diagnosis import explain
 from ..client.enclosures import WHOLE, Enclosure
-from ..client.errors import encode_passing, encode_task_error
+from ..client.errors import encode_error, encode_passing, encode_task_error
 from ..client.interrupts import interruptible
 from ..client.store import Prepared
 from ..client.streams import FORSAKEN
@@ -31,6 +31,7 @@ from ..wire.values import (
     to_wire,
     wire_bytes,
 )
+from .hosting import ActorExit, Hosting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -170,6 +171,9 @@ class Runner:
 
     def __init__(self, session: Session, end: Ending) -> None:
         self.session = session
+        #: The actor that this worker is, if it is one.
+        self.hosting = Hosting()
+        session.hosting = self.hosting
         self._end = end
         self._pid = session.identity.pid
         #: Numbers under which batches of items hold references.
@@ -179,6 +183,10 @@ class Runner:
         """Give a call with extras what they ask for."""
         if call.extras.get(WHOLE):
             call.enclosure = Enclosure()
+
+    def leave(self) -> None:
+        """End the worker's process in order."""
+        self._end.leave()
 
     # --- arguments ----------------------------------------------------------------------------------------
 
@@ -196,6 +204,8 @@ class Runner:
         if call.extras:
             # After the function: what defines a carried variable has been imported by then.
             enter_terms(call.extras, call.deadline)
+        if function.constructs:
+            self.hosting.begin(call)
         return loaded
 
     def decode(self, call: Call) -> None:
@@ -268,6 +278,9 @@ class Runner:
         if self.session.forked:
             self._end.leave_fork(None)
         function = call.function
+        if function.constructs:
+            function.made(value)
+            return [call.number, m.OK, None]
         if function.returns == 1:
             if type(value) in _SCALARS and type(value) is not int and type(value) is not str:
                 return [call.number, m.OK, value]
@@ -278,7 +291,8 @@ class Runner:
 
     async def prepared(self, call: Call, value: Any) -> Any:
         """A value that succeeded takes: one whose copy would hold up the loop is encoded already."""
-        if call.function.returns != 1 or type(value) in _SCALARS:
+        function = call.function
+        if function.returns != 1 or function.constructs or type(value) in _SCALARS:
             return value
         try:
             drafted = draft(value)
@@ -354,9 +368,13 @@ class Runner:
         """The row that reports what user code raised."""
         if self.session.forked:
             self._end.leave_fork(error)
+        if isinstance(error, ActorExit):
+            return [call.number, m.ERROR, encode_error(self.hosting.farewell())]
         if call.cancelled:
             return [call.number, m.CANCELLED, None]
         status = m.ERROR
+        if call.function.constructs:
+            self.hosting.not_made()
         try:
             if call.function.is_retriable(error):
                 status = m.ERROR_RETRY
@@ -370,6 +388,8 @@ class Runner:
 
     def refused(self, call: Call, error: BaseException) -> list[Any]:
         """The row for a call whose arguments or function could not be had."""
+        if call.function.constructs:
+            self.hosting.not_made()
         if isinstance(error, RayTaskError):
             return [call.number, m.ERROR, self._sent(call, encode_passing(error), [])]
         return self.failed(call, error)

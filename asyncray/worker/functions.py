@@ -24,6 +24,13 @@ class Function:
         "report_first", "resources", "retry", "returns", "runs", "stream", "stream_bytes",
     )  # fmt: skip
 
+    #: Whether calling it makes an actor.
+    constructs = False
+    #: Whether it is a method of an actor; its name, and the concurrency group that the call asks for.
+    of_actor = False
+    method = ""
+    group = ""
+
     def __init__(self, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
         self.function_id = function_id
         self._blob = blob
@@ -60,6 +67,9 @@ class Function:
             self._blob = b""
         return self._function
 
+    def made(self, value: Any) -> None:
+        """A constructor has returned an actor's instance."""
+
     def is_retriable(self, error: BaseException) -> bool:
         """Whether retry_exceptions names this error."""
         if self.retry is True:
@@ -89,8 +99,9 @@ def let_go(functions: list[Function]) -> None:
 class FunctionTable:
     """The descriptors of one owner, by its numbers for them; equal functions of all owners are shared."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[bytes, bytes, dict[str, Any]], Function] = Function) -> None:
         self._by_number: dict[int, Function] = {}
+        self._make = make
 
     def describe(self, number: int, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
         """An owner tells what a number means.
@@ -98,7 +109,7 @@ class FunctionTable:
         Raises:
             ProtocolError: when an option is of the wrong type.
         """
-        self._by_number[number] = Function(function_id, blob, options)
+        self._by_number[number] = self._make(function_id, blob, options)
 
     def forget(self, numbers: list[Any]) -> list[Function]:
         """An owner will never use these numbers again; returns what they meant, for the caller to drop."""

@@ -7,8 +7,9 @@ import atexit
 import os
 import socket
 import sys
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..client.environments import unpack_environment
 from ..client.interrupts import InterruptGuard, Interrupts
@@ -32,7 +33,11 @@ from .ending import Ending
 from .joining import register, run_hook
 from .output import install
 from .scope import WorkerScope
+from .stalls import StallWatch
 from .sync_mode import SyncWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def run_worker(control_fd: int, mark_fd: int, settings: dict[str, Any]) -> None:
@@ -91,7 +96,9 @@ def _run_async(
     asyncio.set_event_loop(loop)
     scope = WorkerScope()
     session = _session(loop, control, settings, scope)
-    worker = AsyncWorker(session, scope, time.monotonic, Ending(loop.stop, _end_at_once, _leave_fork))
+    end = Ending(loop.stop, _end_at_once, _leave_fork)
+    worker = AsyncWorker(session, scope, time.monotonic, end, _start_thread)
+    worker.actor.stalls = StallWatch(loop, _start_thread)
     failure = failure or run_hook(session.environment)
     register(session, settings["number"], worker.retire, failure)
     loop.run_forever()
@@ -145,6 +152,10 @@ def _arena(fd: int, size: int) -> Arena | None:
     arena = Arena(fd, size)
     os.close(fd)
     return arena
+
+
+def _start_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="asyncray-method", daemon=True).start()
 
 
 def _end_at_once() -> None:

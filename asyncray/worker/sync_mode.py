@@ -26,6 +26,7 @@ from ..wire.handshake import check_refusal
 from ..wire.values import BufferFeed, field_bytes
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import Function, FunctionTable, let_go
+from .gathering import Gathering
 from .output import announce, flush
 from .running import RunningCalls, thread_stack
 from .scope import WorkerScope, running_call
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from ..net.stream import StreamConnection
     from ..wire.frames import Buffer, Frame, Message
     from .ending import Ending
+    from .hosting import Hosting
 
 #: Seconds of short calls whose results are reported together.
 _GATHER_S: Final = 0.0005
@@ -53,9 +55,9 @@ _GATHER_BYTES: Final = 256 * 1024
 class Owner:
     """One owner's connection, its functions, and the results it has not been sent."""
 
-    def __init__(self, channel: TaskChannel) -> None:
+    def __init__(self, channel: TaskChannel, hosting: Hosting) -> None:
         self.channel = channel
-        self.functions = FunctionTable()
+        self.functions = FunctionTable(hosting.function)
         self.rows: list[list[Any]] = []
         self.buffers: list[Buffer] = []
         self.busy_s = 0.0
@@ -110,6 +112,8 @@ class SyncWorker:
         self._clock = clock
         self._end = end
         self._runner = Runner(session, end)
+        self._hosting = self._runner.hosting
+        self._gathering = Gathering(session, self._report_all)
         self._lock = threading.Lock()
         self._inbox: deque[tuple[Owner, Call]] = deque()
         self._owners: dict[int, Owner] = {}
@@ -144,10 +148,20 @@ class SyncWorker:
                 self._fill()
             else:
                 self._run(*taken)
+        if self._hosting.leaving:
+            self._part()
         unneeded = threading.Lock()
         unneeded.acquire()
         self._session.call_soon(self._session.when_unneeded, unneeded.release)
         self._session.waits.park(unneeded, None)
+
+    def _part(self) -> None:
+        """The actor ends by its own wish: its owner hears of it when the actor has cleaned up."""
+        self._hosting.run_stop_hook()
+        flush()
+        owner = self._owner_of(self._hosting.owner)
+        if owner is not None:
+            owner.channel.send([m.ACTOR_LEAVES, self._hosting.leaving])
 
     def _next(self) -> tuple[Owner, Call] | None:
         """Take the next call; from here on it is the running one, and not handed back any more."""
@@ -236,7 +250,8 @@ class SyncWorker:
         if self._was_last(call):
             # Said before the result is: the owner would send the next call as soon as it has that.
             with self._lock:
-                self._hand_back(owner, m.LEAVING)
+                for each in list(self._owners.values()) if self._hosting.leaving else [owner]:
+                    self._hand_back(each, m.LEAVING)
             self._leaving = True
         owner.add(row, buffers, now - started)
         self._maybe_report(owner, now, buffers)
@@ -336,12 +351,30 @@ class SyncWorker:
 
     def _maybe_report(self, owner: Owner, now: float, buffers: list[Buffer]) -> None:
         soon = now - self._gathered_at < _GATHER_S and owner.size_bytes < self._gather_bytes
-        if self._inbox and soon and not buffers and not self._leaving:
+        if self._inbox and soon and not buffers and not self._leaving and self._may_gather(owner):
             return
         owner.report()
         if not owner.channel.closed:  # a report that did not get through is none
             self._mark[0] = 0
         self._gathered_at = now
+
+    def _may_gather(self, owner: Owner) -> bool:
+        """Whether a result may wait for the next: nobody recalls the queue of an actor that stands still."""
+        if self._hosting.shape is None:
+            return True
+        with self._lock:
+            if not self._inbox or self._inbox[0][0] is not owner:
+                return False
+        self._gathering.watch(self._gathered_at)
+        return True
+
+    def _report_all(self, since: float) -> bool:
+        """Report what has waited, unless the main thread does; whether more may come. On the loop."""
+        owners = list(self._owners.values())
+        if self._gathered_at == since:
+            for owner in owners:
+                owner.report()
+        return any(owner.rows for owner in owners)
 
     def _register(self, kept: list[Any]) -> None:
         """The call is over and user code still holds references: register before it is reported."""
@@ -354,7 +387,7 @@ class SyncWorker:
         """Whether this worker must end after so many runs of the call's function."""
         function = call.function
         function.runs += 1
-        return 0 < function.max_calls <= function.runs
+        return 0 < function.max_calls <= function.runs or bool(self._hosting.leaving)
 
     def _on_waiting(self, waiting: bool) -> None:
         """The running call waits for others: its queue goes back, and its CPU with it. In the main thread."""
@@ -362,8 +395,9 @@ class SyncWorker:
         if waiting and current is not None:
             owner = current[0]
             owner.report()
-            with self._lock:
-                self._hand_back(owner, m.BLOCKS)
+            if self._hosting.shape is None:  # an actor's queue is for nobody else
+                with self._lock:
+                    self._hand_back(owner, m.BLOCKS)
         self._session.control.send([m.BLOCKED, waiting])
 
     # --- the loop's thread --------------------------------------------------------------------------------
@@ -373,7 +407,7 @@ class SyncWorker:
         stream: StreamConnection = connection  # type: ignore[assignment]
         sock, decoder = stream.detach()
         channel = TaskChannel(sock, decoder, connection.peer, self._session.config.max_frame_bytes)
-        owner = Owner(channel)
+        owner = Owner(channel, self._hosting)
         with self._lock:
             self._owners[channel.fileno()] = owner
             # What came right behind the hello.
@@ -428,20 +462,20 @@ class SyncWorker:
                 return  # a second KeyboardInterrupt would hit its clean-up
             call.cancelled = True
             paused = self._paused
-            if not paused and not force:
+            of_actor = self._hosting.shape is not None
+            if not paused and not force and not of_actor:
                 self._target = call
         if recursive:
             self._session.cancel_children(call.serial, force=force)
             if call.enclosure is not None:
                 call.enclosure.cancel()
-        if force:
+        if force and not of_actor:
             self._kill_running(owner, call)
-            return
-        if paused:
+        elif paused:
             # It sees that by itself; an interrupt would hit the clean-up that follows.
             self._arrivals.wake()
-            return
-        self._interrupt()
+        elif not of_actor:  # a method asks by itself: is_canceled()
+            self._interrupt()
 
     def _kill_running(self, owner: Owner, call: Call) -> None:
         """End this process, unless the call has ended by itself: nothing else may be hit."""

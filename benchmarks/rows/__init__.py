@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import (
+    actors,
     arguments,
     as_completed,
     bare,
@@ -58,6 +59,13 @@ ROWS: tuple[Row, ...] = (
     cancel.cancel_frees_cpu,
     cancel.cancel_queued,
     cancel.cancel_coroutine,
+    actors.actor_sync,
+    actors.actor_batch_1000,
+    actors.async_actor_sync,
+    actors.async_actor_batch_1000,
+    actors.actor_one_to_n,
+    actors.actor_n_to_n,
+    actors.actor_life,
     start.shutdown,
     bare.bare_ping_pong,
     bare.bare_frames,

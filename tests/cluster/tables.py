@@ -114,7 +114,8 @@ remote = ray.remote(runtime_env={"worker_process_setup_hook": tell_tables})
 
 def remote_with(**options: Any) -> Decorator:
     """As remote, with further options."""
-    return ray.remote(runtime_env={"worker_process_setup_hook": tell_tables}, **options)
+    decorator: Decorator = ray.remote(runtime_env={"worker_process_setup_hook": tell_tables}, **options)
+    return decorator
 
 
 def _answer(asked: socket.socket, here: Session) -> None:

@@ -89,7 +89,7 @@ WRONG_OPTIONS = [
 def test_a_wrong_option_is_refused_by_the_decorator_and_by_options(
     options: dict[str, Any], kind: type[Exception], text: str
 ) -> None:
-    for use in (lambda: ray.remote(**options), lambda: same.options(**options)):
+    for use in (lambda: ray.remote(**options)(failure_of), lambda: same.options(**options)):
         error = failure_of(use)
         assert type(error) is kind
         assert text in str(error)
@@ -98,16 +98,16 @@ def test_a_wrong_option_is_refused_by_the_decorator_and_by_options(
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        (3, "remote needs a function, not 3 of type int"),
-        ("same", "remote needs a function, not 'same' of type str"),
+        (3, "remote needs a function or a class, not 3 of type int"),
+        ("same", "remote needs a function or a class, not 'same' of type str"),
         (same, "is remote already"),
-        (Gates, "remote classes (actors) are not there yet: Gates"),
+        (ray.remote(Gates), "is remote already"),
         (ray.remote(num_cpus=1), "remote needs a function"),
     ],
 )
-def test_only_a_plain_function_can_be_made_remote(given: Any, text: str) -> None:
+def test_only_a_plain_function_or_class_can_be_made_remote(given: Any, text: str) -> None:
     decorators: list[Any] = [ray.remote]
-    if not callable(given) or given is same or given is Gates:
+    if not callable(given) or given is same:
         decorators.append(ray.remote(num_cpus=1))
     for decorator in decorators:
         if decorator is ray.remote and "remote needs" in text and callable(given):

@@ -221,7 +221,7 @@ class AsyncRig:
         scope = WorkerScope()
         self.session = new_session(loop, Wire(), Wires(), scope)
         end = Ending(lambda: None, lambda: None)
-        self.worker = AsyncWorker(self.session, scope, loop.time, end)
+        self.worker = AsyncWorker(self.session, scope, loop.time, end, lambda run: None)
         self.owner, self.peer = Wire(), Wire()
         self.session.on_task_connection(self.owner)  # type: ignore[misc]
         self.session.peers.accepted(self.peer)
@@ -240,7 +240,7 @@ class SyncRig:
         end = Ending(lambda: None, lambda: None)
         self.worker = SyncWorker(self.session, scope, loop.time, end, None, lambda: None)  # type: ignore[arg-type]
         channel: TaskChannel = NoChannel()  # type: ignore[assignment]
-        owner = Owner(channel)
+        owner = Owner(channel, self.session.hosting)
         self.owner, self.peer = Wire(), Wire()
         self.owner.on_message = lambda _, message, buffers: self.worker._take(owner, (message, buffers))
         self.session.peers.accepted(self.peer)

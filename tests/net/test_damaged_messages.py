@@ -81,6 +81,7 @@ FIELDS: dict[Any, st.SearchStrategy[Any]] = {
     m._SIGNED: st.floats() | NUMBERS,
     m._SIGNED_OR_NONE: st.floats() | NUMBERS | st.none(),
     (list, type(None)): DESCRIPTIONS | st.none(),
+    (bytes, type(None)): PICKLES | st.none(),
 }
 
 
