@@ -131,8 +131,7 @@ async def search(names: Names, epochs: int, notes: Path) -> list[Trial]:
             for trial in worse:
                 trial.stream.close()
             number = min(2 * number, epochs)
-        await survivors[0].go_on(epochs)
-        survivors[0].stream.close()
+        await survivors[0].go_on(epochs)  # it then ends by itself
     return sorted(trials, key=lambda trial: (-trial.last.number, -trial.last.accuracy))
 
 
