@@ -54,9 +54,7 @@ def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = Fals
     return question.answer(_ask(question.session, question.asker(), "`await asyncray.aio.explain(ref)`"))
 
 
-async def explain_async(
-    ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False
-) -> Explanation:
+async def explain_async(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False) -> Explanation:
     """What ``await asyncray.aio.explain(ref)`` does.
 
     Raises:

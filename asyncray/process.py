@@ -1,4 +1,4 @@
-"""The one context variable: which process, real or simulated, the running code belongs to.
+"""Which process, real or simulated, the running code belongs to: one context variable tells.
 
 Nothing in asyncray keeps a client in a module global. Whatever needs the current session, the running task
 or the process's identity asks :func:`current`, which looks here. A real process has one slot for all its

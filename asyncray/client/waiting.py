@@ -128,12 +128,17 @@ class Tally:
 
 
 class LoopPost:
-    """Brings calls onto one event loop, all that come at about the same time with one wake-up."""
+    """Brings calls onto one event loop, all that come at about the same time with one wake-up.
 
-    __slots__ = ("_calls", "_posted", "loop")
+    They run in the session's context, not in that of whoever came first: a timer that one of them sets would
+    keep the values of that context alive, and the next timer in its turn.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_calls", "_context", "_posted", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self.loop = loop
+        self._context = context
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._posted = False
 
@@ -144,7 +149,7 @@ class LoopPost:
             return
         self._posted = True
         try:
-            self.loop.call_soon_threadsafe(self._run)
+            self.loop.call_soon_threadsafe(self._run, context=self._context.copy())
         except RuntimeError:  # the loop was closed: nobody is left who waits on it
             self._calls.clear()
             self._posted = False

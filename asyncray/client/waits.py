@@ -31,6 +31,8 @@ class Waits:
         self._clock = session.clock
         self._parker = parker
         self._posts: dict[asyncio.AbstractEventLoop, LoopPost] = {}
+        #: The session's own; no call's.
+        self._context = copy_context()
 
     def check_may_block(self, remedy: str) -> None:
         """Raise unless the calling thread may wait.
@@ -147,7 +149,7 @@ class Waits:
             for old in list(self._posts):
                 if old.is_closed():
                     self._posts.pop(old, None)
-            post = self._posts.setdefault(loop, LoopPost(loop))
+            post = self._posts.setdefault(loop, LoopPost(loop, self._context))
         return post
 
     def watch(self, tally: Tally) -> None:

@@ -1,7 +1,8 @@
-"""Helpers for programs without an event loop; ``asyncray.aio`` has the same for those with one.
+"""Helpers beside the verbs, for programs without an event loop; ``asyncray.aio`` has what a loop can have.
 
-``map`` over many items, a few calls at a time; ``as_completed`` and ``map_unordered``, as Ray has them;
-``explain`` and ``wait_graph``, which tell why something is not done.
+``map`` over many items, a few calls at a time; ``as_completed`` and ``map_unordered``, as Ray has them.
+``explain`` and ``wait_graph`` tell why something is not done, ``memory_summary`` what the objects take.
+``register_serializer``, ``deregister_serializer``, ``inspect_serializability``: how values are pickled.
 """
 
 from __future__ import annotations

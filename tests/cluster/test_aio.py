@@ -15,7 +15,6 @@ from asyncray.process import current
 from tests.cluster.gates import LIMIT_S, Gates, begun, fail, run_on, same, waiters, watchers
 
 if TYPE_CHECKING:
-
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory, Run
 

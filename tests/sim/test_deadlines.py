@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 SLACK_S = 0.5
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 async def expire(ref: Any, match: str) -> float:
     """Await a reference that must fail by its deadline; returns when it did."""
     with pytest.raises(exceptions.GetTimeoutError, match=match):

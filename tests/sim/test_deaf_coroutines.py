@@ -16,11 +16,6 @@ from tests.sim.tasks import HOUR_S, idle, now
 GRACE_S = 2.0
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 @ray.remote
 async def deaf() -> None:
     """Swallow a CancelledError; the next is the death of the simulated process."""

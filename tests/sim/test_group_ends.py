@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from asyncray.testing import Event
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 # --- deaths -------------------------------------------------------------------------------------------------
 
 

@@ -28,11 +28,6 @@ from tests.sim.kin import (
 from tests.sim.tasks import HOUR_S, double, fail, now, work
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 def cancelling() -> int:
     task = asyncio.current_task()
     assert task is not None

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 @ray.remote(num_cpus=0.01)
 def take(seconds: float) -> float:
     """Work for so many seconds and return them; negative ones are an error after so many."""

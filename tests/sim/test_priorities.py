@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 @ray.remote
 def mark(name: str, seconds: float = 1.0) -> str:
     """Tell that this runs, and work for so long."""

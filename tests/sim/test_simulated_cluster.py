@@ -20,12 +20,6 @@ from tests.quality.source import ROOT
 from tests.sim import notes
 from tests.sim.tasks import HOUR_S, add, afib, double, fail, fib, idle, now, outer, work
 
-
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 # --- calls ------------------------------------------------------------------------------------------------
 
 

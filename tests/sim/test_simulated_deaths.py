@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 # --- killed workers -----------------------------------------------------------------------------------------
 
 

@@ -66,11 +66,6 @@ PRODUCERS = pytest.mark.parametrize("producer", [numbers, numbers_async])
 CONSUMERS = pytest.mark.parametrize("consumer", [total, total_async])
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 async def read_all(stream: ObjectRefGenerator[int]) -> list[int]:
     return [await ref async for ref in stream]
 

@@ -1,0 +1,13 @@
+"""What every simulated test starts with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim import notes
+
+
+@pytest.fixture(autouse=True)
+def clean_notes() -> None:
+    """Nothing that another test has noted."""
+    notes.noted.clear()
