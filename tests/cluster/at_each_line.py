@@ -213,7 +213,8 @@ def stream() -> None:
     for ref in items.remote(3):
         ray.get(ref)
     one = items.options(max_unread=1).remote(9)
-    ray.wait([one, wait_for_ever.remote()], timeout=PATIENCE_S)
+    either: list[Any] = [one, wait_for_ever.remote()]
+    ray.wait(either, timeout=PATIENCE_S)
     next(one)
     one.close()
     with items.remote(10**9) as two:
