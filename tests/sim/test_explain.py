@@ -330,6 +330,40 @@ def test_the_stack_of_a_synchronous_task_is_that_of_its_thread() -> None:
     told(main)
 
 
+# --- groups -----------------------------------------------------------------------------------------------
+
+
+@ray.remote
+def leaves(child: Any) -> int:
+    child.remote(LONG_S)
+    return 1
+
+
+@ray.remote
+async def leaves_async(child: Any) -> int:
+    child.remote(LONG_S)
+    return 1
+
+
+@ray.remote
+async def leaves_group(child: Any) -> None:
+    async with ray.aio.TaskGroup():
+        child.remote(LONG_S)
+
+
+@pytest.mark.parametrize("caller", [leaves, leaves_async, leaves_group])
+def test_a_call_in_a_group_waits_for_what_it_has_left_behind(caller: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        async with ray.aio.TaskGroup():
+            ref = caller.remote(work)
+            explanation = await after(5, ref)
+            assert explanation.state == "blocked"
+            assert [child.name for child in explanation.waits_for] == ["work"]
+            assert not (await ray.aio.wait_graph()).cycles
+
+    told(main)
+
+
 # --- streams ----------------------------------------------------------------------------------------------
 
 
