@@ -265,7 +265,7 @@ async def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool 
 
     Raises:
         SessionClosedError: when the session was shut down.
-        TypeError: when *ref* is no reference.
+        TypeError: when *ref* is neither a reference nor a stream, or *stack* neither True nor False.
     """
     return await explaining.explain_async(ref, stack=stack)
 

@@ -22,6 +22,7 @@ from .state.inquiry import Exploration
 from .state.objects import FAILED, FREED, PENDING
 from .state.tasks import is_in_flight
 from .state.wait_graph import graph_of, vertices_of
+from .validation import flag
 
 if TYPE_CHECKING:
     from .client.inquiries import Asker
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 #: Seconds beyond the session's limit after which asyncray's own loop must be held up by something.
 _MARGIN_S: Final = 5.0
+_FLAG: Final = flag()
 
 
 def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = False) -> Explanation:
@@ -46,7 +48,7 @@ def explain(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack: bool = Fals
     Raises:
         RuntimeError: when this would block a running event loop; use ``await asyncray.aio.explain(ref)``.
         SessionClosedError: when the session was shut down.
-        TypeError: when *ref* is no reference.
+        TypeError: when *ref* is neither a reference nor a stream, or *stack* neither True nor False.
     """
     question = _Why(ref, stack=stack)
     if question.is_answered():
@@ -59,7 +61,7 @@ async def explain_async(ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, stack:
 
     Raises:
         SessionClosedError: when the session was shut down.
-        TypeError: when *ref* is no reference.
+        TypeError: when *ref* is neither a reference nor a stream, or *stack* neither True nor False.
     """
     question = _Why(ref, stack=stack)
     if question.is_answered():
@@ -95,7 +97,7 @@ class _Why:
         ref = given._ref if type(given) is ObjectRefGenerator else given
         (self._ref,) = api.only_refs([ref], "explain")  # type: ignore[list-item]
         self._record: Any = self._ref._record
-        self._stack = stack
+        self._stack = _FLAG.check("stack", stack)
         self.session: Session = self._ref._record.owner  # type: ignore[assignment]
         self.session.check_open()
 

@@ -17,6 +17,7 @@ State: TypeAlias = Literal[
     "sent",  # at a worker, behind others
     "running",
     "blocked",  # running, and waiting there for references
+    "paused",  # a generator that goes on when somebody has read of its stream
     "stopping",  # cancelled, and still running
     "lost",  # the process that must know has died
     "unknown",  # it could not be asked

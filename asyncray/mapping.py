@@ -24,6 +24,7 @@ from .refs import ObjectRef
 from .remote import RemoteFunction
 from .resources import UNITS
 from .state.objects import FAILED
+from .validation import flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -39,6 +40,7 @@ CALLS_PER_CPU: Final = 2
 COROUTINES: Final = 100
 
 _END: Final = object()
+_FLAG: Final = flag()
 
 
 class Plan(Generic[R]):
@@ -70,6 +72,8 @@ class Plan(Generic[R]):
             raise TypeError(f"limit must be a whole number or None, not {limit!r}")
         if limit is not None and limit <= 0:
             raise ValueError(f"limit must be > 0, not {limit}")
+        _FLAG.check("ordered", ordered)
+        _FLAG.check("return_exceptions", return_exceptions)
         check_progress(progress)
         self.function = function
         self.ordered = ordered
@@ -173,8 +177,10 @@ class Work(Generic[R]):
         """Make a call; one that cannot be made is a failure in its place.
 
         Raises:
+            SessionClosedError: when the session was shut down; no other one is started for the rest.
             TypeError: when the call gives something else than a reference: a stream.
         """
+        self.session.check_alive()
         try:
             with enclosed(self.calls):
                 ref = self._plan.function.remote(item)

@@ -315,6 +315,9 @@ def _fitting(function: Any, options: TaskOptions) -> TaskOptions:
     if not asynchronous and not inspect.isgeneratorfunction(function):
         if options.num_returns == "streaming":
             raise ValueError(f'num_returns="streaming" is for generator functions, and {name!r} has no yield')
+        if options.max_unread is not None:
+            bound = options.max_unread
+            raise ValueError(f"max_unread={bound} is for generator functions, and {name!r} has no yield")
         return options
     if options.num_returns is None:
         return replace(options, num_returns="streaming")

@@ -65,10 +65,8 @@ class Enclosure:
         """A task of *session* that is about to be submitted belongs here."""
         enclosure: Enclosure | None = self
         while enclosure is not None:
-            if enclosure._take(session, task):
+            if enclosure._take(session, task, made=True):
                 task.extras = {**(task.extras or {}), WHOLE: True}
-                if task.stream is not None:
-                    enclosure._streaming[task.number] = task
             enclosure = enclosure._outer
 
     def adopt(self, session: Session, record: ObjectRecord) -> None:
@@ -85,14 +83,16 @@ class Enclosure:
             if task is not None and (task.state != DONE or _is_at_its_worker(task)):
                 self._take(session, task)
 
-    def _take(self, session: Session, task: Task) -> bool:
-        """Count a task in; False when this one is closed, or is another session's."""
+    def _take(self, session: Session, task: Task, *, made: bool = False) -> bool:
+        """Count a task in, *made* iff it was called for here; False when this is closed, or another's."""
         with session.owner.lock:
             if self._closed or not self._begin(session):
                 return False
             if task.number not in self._under_way:
                 self._under_way[task.number] = task
                 task.enclosures = [*(task.enclosures or ()), self]
+            if made and task.stream is not None:
+                self._streaming[task.number] = task
             return True
 
     def _begin(self, session: Session) -> bool:
@@ -177,7 +177,7 @@ class Enclosure:
             waiter = session.waits.new_loop_bell()
             if self._register(session, waiter):
                 try:
-                    await session.waits.suspend(waiter.future)
+                    await session.waits.suspend(waiter.future, self._waited_for)
                 finally:
                     self._unregister(session, waiter)
 
@@ -187,9 +187,15 @@ class Enclosure:
             bell = Bell()
             if self._register(session, bell):
                 try:
-                    session.waits.park(bell.gate, None)
+                    session.waits.park(bell.gate, None, self._waited_for)
                 finally:
                     self._unregister(session, bell)
+
+    def _waited_for(self) -> tuple[list[ObjectRecord], int]:
+        """What who waits for the end waits for. Tasks that are being stopped end soon, and do not count."""
+        tasks = list(self._under_way.values())
+        records = [task.records[0] for task in tasks if task is not None and task.records]
+        return records, len(records)
 
     def when_empty(self, then: Callable[[], None]) -> None:
         """Call *then* once nothing is under way, which may be now; it may be called under the lock."""

@@ -215,6 +215,11 @@ class Accounts:
             "running_s": call["for_s"],
             "stack": call.get("stack"),
         }
+        if call["unread"] is not None:
+            items = "1 item is" if call["unread"] == 1 else f"{call['unread']} items are"
+            since = max((wait["for_s"] for wait in waits), default=0.0)
+            pause = f"{text}. Its stream is paused: {items} unread."
+            return Explanation(name, "paused", (*attempt, pause), waiting_s=since, **common)
         if not waits:
             return Explanation(name, "running", (f"{text}.", *attempt), **common)
         addresses = [tuple(address) for wait in waits for address in wait["for"]]

@@ -172,6 +172,11 @@ class Outflow:
         """Whether one more item may be made."""
         return self.produced - self.read < self._bound and self._large_bytes < self._bound_bytes
 
+    @property
+    def unread(self) -> int:
+        """Items that were made and, for all that is known here, not read."""
+        return max(0, self.produced - self.read)
+
     def made(self, size_bytes: int) -> None:
         """One more item was made."""
         if size_bytes >= LARGE_BYTES and self.produced >= self.read:

@@ -30,6 +30,8 @@ _CALL: Final[dict[str, Any]] = {
     "for_s": _NUMBER,
     "waits": list,
     "stack": (str, type(None)),
+    #: Items of its stream that nobody has read; None unless it has paused for that.
+    "unread": (int, type(None)),
 }
 _WAIT: Final[dict[str, Any]] = {"number": int, "for_s": _NUMBER, "count": int, "need": int, "for": list}
 

@@ -449,13 +449,13 @@ async def advance_async(iterator: Any) -> Any:
 
 
 #: Where user code begins in a traceback.
-_DOORS = frozenset(door.__code__ for door in (call_user, advance, end_iteration, advance_async))
+DOORS: Final = frozenset(door.__code__ for door in (call_user, advance, end_iteration, advance_async))
 
 
 def _user_part(error: BaseException) -> Any:
     """The traceback without the frames of the framework that stand before the user's own."""
     traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code not in _DOORS:
+    while traceback is not None and traceback.tb_frame.f_code not in DOORS:
         traceback = traceback.tb_next
     return (
         traceback.tb_next if traceback is not None and traceback.tb_next is not None else error.__traceback__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..client.facts import addresses
 from ..wire import messages as m
-from .calls import call_user
+from .calls import DOORS, advance_async
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,6 +59,7 @@ class RunningCalls:
         return {"calls": [self._fact(*item, stack=stack) for item in chosen], "complete": complete}
 
     def _fact(self, call: Call, stack_of: Callable[[], str], *, stack: bool) -> dict[str, Any]:
+        paused = call.flow is not None and not call.flow.may_go_on()
         return {
             "owner": call.owner,
             "number": call.number,
@@ -66,7 +67,9 @@ class RunningCalls:
             "pid": self._session.identity.pid,
             "for_s": self._session.clock() - call.since if call.since >= 0 else 0.0,
             "waits": [self._wait(wait) for wait in self._scope.waits_of(call)],
-            "stack": stack_of() if stack else None,
+            # Of a generator that is paused, nothing runs but what keeps it so.
+            "stack": stack_of() if stack and not paused else None,
+            "unread": call.flow.unread if paused and call.flow is not None else None,
         }
 
     def _wait(self, wait: CallWait) -> dict[str, Any]:
@@ -101,9 +104,8 @@ def thread_stack(ident: int) -> str:
         return ""
     frames = _outermost_first(frame)
     codes = [frame.f_code for frame, _ in frames]
-    if call_user.__code__ in codes:
-        frames = frames[codes.index(call_user.__code__) + 1 :]
-    return _formatted(frames)
+    door = next((i for i, code in enumerate(codes) if code in DOORS), -1)
+    return _formatted(frames[door + 1 :])
 
 
 def _outermost_first(frame: FrameType | None) -> list[tuple[FrameType, int]]:
@@ -123,7 +125,11 @@ def task_stack(task: asyncio.Task[Any]) -> str:
         if frame is None:
             break
         frames.append((frame, frame.f_lineno))
-        at = _attribute(at, "await") or _attribute(at, "yieldfrom")
+        if frame.f_code is advance_async.__code__:
+            # What an asynchronous generator's next item is awaited by does not tell whose it is.
+            at = frame.f_locals["iterator"]
+        else:
+            at = _attribute(at, "await") or _attribute(at, "yieldfrom")
     return _formatted(frames)
 
 

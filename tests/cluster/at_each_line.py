@@ -26,6 +26,7 @@ from asyncray.process import current
 from tests.cluster.processes import children, descendants, left_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from asyncray.client.session import Session
@@ -201,6 +202,49 @@ def cancel() -> None:
         ray.get(running)
 
 
+@ray.remote
+def items(count: int) -> Iterator[int]:
+    """So many items."""
+    yield from range(count)
+
+
+def stream() -> None:
+    """To the end, until a failure, in `wait`, closed early, forgotten while it waits to be read."""
+    for ref in items.remote(3):
+        ray.get(ref)
+    one = items.options(max_unread=1).remote(9)
+    either: list[Any] = [one, wait_for_ever.remote()]
+    ray.wait(either, timeout=PATIENCE_S)
+    next(one)
+    one.close()
+    with items.remote(10**9) as two:
+        next(two)
+        two.completed()
+    next(items.options(max_unread=1).remote(9))
+
+
+def map_all() -> None:
+    """To the end, left early, with a failure."""
+    assert list(ray.util.map(echo, range(3), limit=2)) == [0, 1, 2]
+    with ray.util.map(echo, [1, 2, 3], limit=2, ordered=False) as results:
+        next(results)
+    with suppress(ValueError):
+        list(ray.util.map(fail_with, [1, 2], limit=2))
+
+
+@ray.remote
+def fail_with(value: int) -> None:
+    """Raise."""
+    raise ValueError(value)
+
+
+def explain() -> None:
+    """Why something is not done, and who waits for whom."""
+    ray.util.explain(wait_for_ever.remote())
+    ray.util.explain(echo.remote(1))
+    ray.util.wait_graph()
+
+
 def ask() -> None:
     """Questions, callbacks, and what refs can do besides."""
     ray.available_resources()
@@ -215,7 +259,8 @@ def ask() -> None:
 
 
 SCENES: dict[str, Operation] = {
-    function.__name__: function for function in (submit, submit_new_function, put, get, wait, cancel, ask)
+    function.__name__: function
+    for function in (submit, submit_new_function, put, get, wait, cancel, stream, map_all, explain, ask)
 }
 
 
@@ -260,6 +305,8 @@ def what_is_left(session: Session) -> str:
             "objects": len(owner.objects.owned) + len(owner.objects.borrowed),
             "put off": len(owner._put_off),
             "watchers": len(owner.watchers),
+            "enclosures": len(owner.enclosures),
+            "streams": len(session.streams.abandoned),
             "notices": len(session.notices),
             "queued": sum(group.demand() for group in leases._by_number),
             "in flight": sum(len(lease.in_flight) for lease in leases._leases.values()),

@@ -149,6 +149,8 @@ def test_a_function_without_yield_does_not_stream() -> None:
         same.options(num_returns="streaming")
     with pytest.raises(ValueError, match="is for generator functions"):
         ray.remote(num_returns="streaming")(len)
+    with pytest.raises(ValueError, match=r"max_unread=3 is for generator functions, and 'same' has no yield"):
+        same.options(max_unread=3)
 
 
 def test_a_generator_function_with_a_number_of_returns_gives_that_many() -> None:

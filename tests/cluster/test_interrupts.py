@@ -30,6 +30,9 @@ SCENES = [
     ("get", 5),
     ("wait", 5),
     ("cancel", 4),
+    ("stream", 12),
+    ("map_all", 8),
+    ("explain", 8),
     ("ask", 4),
 ]
 
@@ -114,6 +117,8 @@ WAITS = """\
         lambda: list(ray.util.map_unordered(tasks.after, [gate])),
         lambda: ref.future().result(),
         lambda: asyncio.run(aio.get(ref)),
+        lambda: next(ray.remote(endless).remote(gate)),
+        lambda: list(ray.util.map(tasks.after, [gate])),
         lambda: time.sleep(1000),
     ]
 """
@@ -124,6 +129,10 @@ def test_ctrl_c_interrupts_every_kind_of_wait_at_once(tmp_path: Path) -> None:
     ray.init(num_cpus=2)
     gate = Gate(Path(path).parent).path
     ref = tasks.after.remote(gate)
+
+    def endless(gate):
+        yield ray.get(tasks.after.remote(gate))
+
 {WAITS}
     for wait in waits:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asyncray as ray
-from asyncray.testing import SimulatedCluster, simulate
+from asyncray.testing import SimulatedCluster, simulate, sleep
 from tests.sim.tasks import add, fail, idle, work
 from tests.sim.waiting import (
     LONG_S,
@@ -27,7 +27,7 @@ from tests.sim.waiting import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @ray.remote(max_unread=1)
@@ -84,9 +84,18 @@ def test_a_generator_is_explained_by_its_producer_whose_bound_stays() -> None:
         stream = counting.remote()
         await asyncio.sleep(1)
         explanation = await ray.aio.explain(stream)
-        assert (explanation.name, explanation.state) == ("counting", "blocked")
+        assert (explanation.name, explanation.state) == ("counting", "paused")
         first, second = await (await anext(stream)), await (await anext(stream))
         assert second - first >= 1, "it was made before anybody had read"
+
+    told(main)
+
+
+def test_whether_to_look_at_stacks_is_true_or_false() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        ref = work.remote(LONG_S)
+        with pytest.raises(TypeError, match="stack must be True or False, not 'yes' of type str"):
+            await ray.aio.explain(ref, stack="yes")  # type: ignore[arg-type]
 
     told(main)
 
@@ -319,6 +328,116 @@ def test_the_stack_of_a_synchronous_task_is_that_of_its_thread() -> None:
         assert all(line.startswith("  | ") for line in text[1:])
 
     told(main)
+
+
+# --- groups -----------------------------------------------------------------------------------------------
+
+
+@ray.remote
+def leaves(child: Any) -> int:
+    child.remote(LONG_S)
+    return 1
+
+
+@ray.remote
+async def leaves_async(child: Any) -> int:
+    child.remote(LONG_S)
+    return 1
+
+
+@ray.remote
+async def leaves_group(child: Any) -> None:
+    async with ray.aio.TaskGroup():
+        child.remote(LONG_S)
+
+
+@pytest.mark.parametrize("caller", [leaves, leaves_async, leaves_group])
+def test_a_call_in_a_group_waits_for_what_it_has_left_behind(caller: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        async with ray.aio.TaskGroup():
+            ref = caller.remote(work)
+            explanation = await after(5, ref)
+            assert explanation.state == "blocked"
+            assert [child.name for child in explanation.waits_for] == ["work"]
+            assert not (await ray.aio.wait_graph()).cycles
+
+    told(main)
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+
+@ray.remote
+def items(count: int, seconds: float) -> Iterator[int]:
+    for number in range(count):
+        sleep(seconds)
+        yield number
+
+
+@ray.remote
+async def items_async(count: int, seconds: float) -> AsyncIterator[int]:
+    for number in range(count):
+        await asyncio.sleep(seconds)
+        yield number
+
+
+@ray.remote
+def reads(producer: Any) -> int:
+    return sum(ray.get(ref) for ref in producer.remote(10, LONG_S))
+
+
+@ray.remote
+async def reads_async(producer: Any) -> int:
+    return sum([await ref async for ref in producer.remote(10, LONG_S)])
+
+
+PRODUCERS = pytest.mark.parametrize("producer", [items, items_async])
+
+
+@PRODUCERS
+def test_a_paused_stream_says_how_much_is_unread(producer: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        stream = producer.options(max_unread=2).remote(10, 0.0)
+        explanation = await after(5, stream, stack=True)
+        assert explanation.state == "paused"
+        assert explanation.stack is None
+        assert str(explanation) == (
+            f"{stream_name(producer)} has been running for 5.0 s on pid {explanation.pid}. "
+            "Its stream is paused: 2 items are unread."
+        )
+        assert not (await ray.aio.wait_graph()).cycles
+
+    told(main)
+
+
+@PRODUCERS
+def test_a_stream_stands_for_its_producer_and_the_stack_is_the_generators(producer: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        explanation = await after(5, producer.remote(10, LONG_S), stack=True)
+        assert explanation.state == "running"
+        assert explanation.stack is not None
+        assert f"in {stream_name(producer)[1:-1]}" in explanation.stack.splitlines()[0]
+        assert "asyncray/worker" not in explanation.stack
+
+    told(main)
+
+
+@PRODUCERS
+@pytest.mark.parametrize("reader", [reads, reads_async])
+def test_who_reads_a_stream_waits_for_its_producer(producer: Any, reader: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        explanation = await after(5, reader.remote(producer))
+        assert explanation.state == "blocked"
+        assert [child.name for child in explanation.waits_for] == [stream_name(producer)[1:-1]]
+
+    told(main)
+
+
+def stream_name(producer: Any) -> str:
+    return repr(producer._function.__name__)
+
+
+# --- ends -------------------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_task_that_goes_on_is_said_to() -> None:

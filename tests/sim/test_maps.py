@@ -412,6 +412,8 @@ def test_the_death_of_the_node_ends_the_iteration() -> None:
         ({"limit": True}, TypeError, "limit must be a whole number or None, not True"),
         ({"f": double.options(num_returns=2)}, ValueError, "one result, not one with num_returns=2"),
         ({"progress": "yes"}, TypeError, "progress must be True or False, not 'yes'"),
+        ({"ordered": None}, TypeError, "ordered must be True or False, not None"),
+        ({"return_exceptions": 1}, TypeError, "return_exceptions must be True or False, not 1 of type int"),
     ],
 )
 def test_bad_input_is_refused_where_it_is_given(

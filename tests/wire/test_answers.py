@@ -56,6 +56,7 @@ CALLS = st.fixed_dictionaries(
         "for_s": st.floats(0, 9),
         "waits": st.lists(WAITS, max_size=2),
         "stack": st.none() | st.just('  File "x", line 1, in f\n'),
+        "unread": st.none() | st.integers(0, 2000),
     }
 )
 REPORTS = st.fixed_dictionaries({"calls": st.lists(CALLS, max_size=3), "complete": st.booleans()})
@@ -112,7 +113,16 @@ def test_whatever_is_answered_there_is_an_account_of_it(data: st.DataObject, eve
 
 GOOD = {"number": 1, "state": "waiting", "name": "f", "task": 1, "attempt": 0, "missing": 1, "arguments": 1}
 ADDRESS = [b"a", "A", 1]
-CALL = {"owner": b"a", "number": 1, "name": "f", "pid": 1, "for_s": 0.5, "waits": [], "stack": None}
+CALL = {
+    "owner": b"a",
+    "number": 1,
+    "name": "f",
+    "pid": 1,
+    "for_s": 0.5,
+    "waits": [],
+    "stack": None,
+    "unread": None,
+}
 
 
 @pytest.mark.parametrize(
