@@ -316,6 +316,33 @@ def test_a_producer_is_never_further_ahead_than_the_bound_and_gets_there(produce
     simulate(main)
 
 
+@ray.remote
+def items_of(sizes: list[int]) -> Iterator[bytes]:
+    for size in sizes:
+        notes.note("made")
+        yield bytes(size)
+
+
+@ray.remote
+async def items_of_async(sizes: list[int]) -> AsyncIterator[bytes]:
+    for size in sizes:
+        notes.note("made")
+        yield bytes(size)
+
+
+@pytest.mark.parametrize("producer", [items_of, items_of_async])
+def test_reading_a_small_item_before_a_large_one_does_not_resume_a_producer(producer: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        stream = producer.remote([100_000, 20_000_000, 100_000, 100_000])
+        await asyncio.sleep(1)
+        for made in (2, 2, 4):
+            assert notes.noted["made"] == made
+            await anext(stream)
+            await asyncio.sleep(1)
+
+    simulate(main)
+
+
 @PRODUCERS
 def test_a_paused_producer_gives_its_cpu_back(producer: Any) -> None:
     @ray.remote
