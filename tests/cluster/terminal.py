@@ -73,6 +73,7 @@ class Terminal:
         )
         os.close(slave)
         self._started: set[int] = set()
+        self._adopting = adopting_orphans()
 
     def type_ctrl_c(self) -> None:
         """Type Ctrl-C: the kernel sends SIGINT to the foreground process group."""
@@ -81,7 +82,9 @@ class Terminal:
 
     def next(self) -> str:
         """Wait for the next line that the program tells."""
-        return self.beacon.next()
+        line = self.beacon.next()
+        self._started |= set(descendants(self.process.pid))
+        return line
 
     def end(self) -> int:
         """Wait until the program has ended; nothing of it may be left then. Returns the exit status.
@@ -91,9 +94,8 @@ class Terminal:
             TimeoutExpired: when the program goes on.
         """
         self._started |= set(descendants(self.process.pid))
-        with adopting_orphans():
-            status = self._wait()
-            left = self._left()
+        status = self._wait()
+        left = self._left()
         assert left == [], left
         return status
 
@@ -132,6 +134,8 @@ class Terminal:
         return self._errors.read().decode()
 
     def __enter__(self) -> Self:
+        # From the start: a node may be killed long before the program's end.
+        self._adopting.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -140,6 +144,8 @@ class Terminal:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.process.wait()
+        self._left()
+        self._adopting.__exit__(None, None, None)
         os.close(self._master)
         self._errors.close()
         self.beacon.close()
