@@ -147,8 +147,9 @@ class WaitEdge:
     #: Ids of nodes.
     source: str
     target: str
-    #: "argument"; "get" for every wait of running code; "resources".
-    reason: Literal["argument", "get", "resources"]
+    #: "argument"; "get" for every wait of running code; "resources"; "turn" for a call of an actor that is
+    #: busy with others.
+    reason: Literal["argument", "get", "resources", "turn"]
     #: The resource that the target holds.
     resource: str | None = None
 
@@ -184,6 +185,8 @@ class WaitGraph:
 def _link(edge: WaitEdge, target: str) -> str:
     if edge.reason == "resources":
         return f"waits for {edge.resource}, which {target} holds"
+    if edge.reason == "turn":
+        return f"waits for its turn behind {target}"
     how = "its argument" if edge.reason == "argument" else "the result of"
     return f"waits for {how} {target}"
 

@@ -86,6 +86,10 @@ def _task_fact(
         peer = lease.link.connection.peer
         worker = [peer.process_id, peer.address, peer.pid]
         fact.update(state="stopping" if task.state == DONE else "sent", worker=worker, **_ahead(before, task))
+        if lease.group.actor:
+            fact["kind"] = "actor"
+            # Of groups, it would have to be known in which one each call runs.
+            fact["turns"] = lease.group.shape.max_concurrency if not lease.group.shape.groups else 0
     return fact
 
 

@@ -67,6 +67,11 @@ def _not_running(findings: Findings, key: Key, fact: dict[str, Any]) -> Vertex:
             requirements = tuple(_for_resource(findings, name, demand[4][name]) for name in names)
             state = "resources" if names else state
     worker = fact.get("worker")
+    if state == "sent" and fact.get("turns"):
+        # It begins when a call that runs there ends, if there are as many as the actor takes.
+        running = findings.running.get(worker[0], [])  # type: ignore[index]
+        if len(running) >= fact["turns"]:
+            requirements = (Requirement("turn", dict.fromkeys(running, 1), 1, fact["attempt"]),)
     pid = worker[2] if worker else None
     return Vertex(fact.get("kind", "task"), fact["name"], state, pid, requirements)
 

@@ -82,6 +82,8 @@ def _check_object(fact: Any) -> None:
     _check(fact, more)
     if "for" in more:
         _check_addresses(fact["for"])
+    if type(fact.get("turns", 0)) is not int:
+        raise ProtocolError("how many calls an actor runs at a time is a number")
     if "worker" in more and [type(part) for part in fact["worker"]] != [bytes, str, int]:
         raise ProtocolError("a worker is told of by its process id, its address and its pid")
     names = fact["names"].items() if "names" in more else ()

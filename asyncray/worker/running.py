@@ -64,6 +64,7 @@ class RunningCalls:
             "owner": call.owner,
             "number": call.number,
             "name": call.function.name,
+            "kind": "actor" if call.function.of_actor else "task",
             "pid": self._session.identity.pid,
             "for_s": self._session.clock() - call.since if call.since >= 0 else 0.0,
             "waits": [self._wait(wait) for wait in self._scope.waits_of(call)],
