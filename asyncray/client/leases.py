@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ProtocolError, RaySystemError, RuntimeEnvSetupError, TaskUnschedulableError
+from ..refs import intern
 from ..state.objects import READY
 from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..config import Config
     from ..net.connection import Connection
+    from ..refs import ObjectRef, RefAddress
     from ..wire.frames import Buffer, Message
     from .session import Session
 
@@ -160,23 +162,30 @@ class Leases:
             extras = task.stream.extras(extras)
         row = [task.number, task.descriptor.number, field, None, extras]
         if dependencies is not None:
-            row[3] = [[place, self._dependency(ref._record, frame)] for place, ref in dependencies]
+            row[3] = [[place, self._dependency(ref, frame)] for place, ref in dependencies]
         frame.rows.append(row)
 
-    def _dependency(self, record: Any, frame: _Frame) -> Any:
+    def _dependency(self, ref: ObjectRef[Any], frame: _Frame) -> Any:
         """A small value goes along, or the place of a stored one; others are named: the worker asks."""
+        record: Any = ref._record
         if record.state == READY and type(record.value) in _NUMBERS:
             frame.size_bytes += _NUMBER_BYTES
             return record.value
         if record.state == READY and type(record.value) is not Spilled:
             if type(record.value) is Stored:
                 frame.size_bytes += wire_bytes(record.value)
-                return [self._session.address(record), to_wire(record.value, frame.buffers)]
+                return [self._address(ref), to_wire(record.value, frame.buffers)]
             size = wire_bytes(record.value)
             if size <= self._config.inline_limit_bytes and frame.size_bytes <= self._config.batch_bytes:
                 frame.size_bytes += size
                 return to_wire(record.value, frame.buffers)
-        return [self._session.address(record)]
+        return [self._address(ref)]
+
+    def _address(self, ref: ObjectRef[Any]) -> RefAddress:
+        if ref._record.weak is None:
+            # It comes back when an actor calls itself, and must be this very reference then.
+            intern(ref)
+        return self._session.address(ref._record)
 
     def _update_demand(self, group: SchedulingClass) -> bool:
         """Tell the node how many more leases are of use, when that has changed enough to matter."""

@@ -209,13 +209,17 @@ class Store:
         stored.used = next(self._uses)
 
     def hand_over(self, stored: Stored, owner: bytes) -> None:
-        """A result of this process goes to its owner, who says when its extent is free."""
-        if owner == self._session.identity.process_id:
-            return
+        """A result of this process goes to its owner, who says when its extent is free.
+
+        The owner may be this process, as of an actor that calls itself: until the result has arrived, nothing
+        here holds it.
+        """
         stored.keeper = None
         with self._lock:
             del self._held[stored.start]
-        self.supply.hand_over(stored.start, owner)
+        if not self.supply.hand_over(stored.start, owner):
+            # Nobody is left to say so: it is free when this is gone.
+            self.owns(stored)
 
     def dropped(self, start: int) -> None:
         """A Stored is gone. It runs in destructors, so it appends, and wakes, and nothing else."""
@@ -255,6 +259,9 @@ class Store:
 
     def _tell_makers(self, makers: dict[Identity, list[int]]) -> None:
         for maker, starts in makers.items():
+            if maker.process_id == self._session.identity.process_id:
+                self.supply.recycle_from(maker.process_id, starts)
+                continue
             # To a dead one nothing need be said: the node asks, and nobody claims these.
             self._session.peers.send_to(maker, [m.RECYCLE, starts])
 

@@ -61,6 +61,8 @@ class Supply:
         self._cache = ExtentCache()
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
+        #: Processes that have died. An actor outlives its callers, and may be about to make a result for one.
+        self._dead: set[bytes] = set()
 
     # --- taking ---------------------------------------------------------------------------------------------
 
@@ -154,14 +156,18 @@ class Supply:
                 self._cache.recycle_from(start, owner)
         self.give_surplus(self._keep_bytes)
 
-    def hand_over(self, start: int, owner: bytes) -> None:
-        """The value there belongs to another process from now on."""
+    def hand_over(self, start: int, owner: bytes) -> bool:
+        """The value there belongs to another process from now on; False when that is dead."""
         with self._lock:
+            if owner in self._dead:
+                return False
             self._cache.hand_over(start, owner)
+        return True
 
     def orphans(self, owner: bytes) -> list[int]:
         """A process is dead: where the results lie that it owned. They are not this process's any more."""
         with self._lock:
+            self._dead.add(owner)
             return self._cache.orphans(owner)
 
     def give_surplus(self, keep_bytes: int) -> int:

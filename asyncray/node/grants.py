@@ -218,8 +218,8 @@ class Grants:
             self._claims.setdefault(start, set()).discard(process_id)
         for turn in list(self._rounds):
             self._heard(turn, process_id)
-        # Also when it had nothing: others may have written values that it owned.
-        if self.extents.taken:
+        # Also when it had nothing: others may have written values that it owned, or be about to.
+        if self.extents.capacity:
             self._begin(_CLAIMS, process_id, starts)
 
     def _begin(

@@ -206,6 +206,8 @@ class AsyncWorker:
         self, owner: AsyncOwner, call: Call, started: float, row: list[Any], buffers: list[Buffer]
     ) -> None:
         del owner.running[call.number]
+        if owner.connection.closed:
+            self._forget_results(owner)
         self._scope.end(call)
         self._leave_if_orphaned()
         busy_s = self._clock() - started
@@ -216,6 +218,15 @@ class AsyncWorker:
         else:
             self._report(owner, call, row, buffers, busy_s)
         self.actor.ended(call)
+
+    def _forget_results(self, owner: AsyncOwner) -> None:
+        """A call has ended behind its connection: nobody will register for what its result refers to."""
+        if not owner.running and owner in self._gone:
+            self._gone.remove(owner)
+        process_id = owner.connection.peer.process_id
+        if process_id not in self._owners:
+            self._session.peers.unpin_all(process_id)
+            self._session.check_needed()
 
     def _report(
         self, owner: AsyncOwner, call: Call, row: list[Any], buffers: list[Buffer], busy_s: float
