@@ -78,11 +78,11 @@ class _Sync:
 
     def late(self, door: str) -> Any:
         wait_for(door)
-        return numbers(1)
+        return numbers(1, 8 * MIB)
 
     def late_reference(self, door: str) -> Any:
         wait_for(door)
-        return [ray.put(numbers(1))]
+        return [ray.put(numbers(1, 8 * MIB))]
 
 
 class _Async(_Sync):
@@ -90,11 +90,11 @@ class _Async(_Sync):
 
     async def late(self, door: str) -> Any:
         await _deaf(door)
-        return numbers(1)
+        return numbers(1, 8 * MIB)
 
     async def late_reference(self, door: str) -> Any:
         await _deaf(door)
-        return [await aio.put(numbers(1))]
+        return [await aio.put(numbers(1, 8 * MIB))]
 
     async def call_self(self, itself: list[Any]) -> int:
         """Give and take large values in calls of this very actor."""
