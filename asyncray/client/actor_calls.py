@@ -18,6 +18,7 @@ from ..exceptions import ActorUnavailableError
 from ..state.objects import FAILED
 from ..state.pipeline import Lease, SchedulingClass
 from ..state.tasks import ASSIGNED, DONE, RETRIED, WAITING, Task, Verdict, after_worker_death, step
+from .stored_ahead import StoredAhead
 
 if TYPE_CHECKING:
     from ..actor_shape import ActorShape
@@ -36,8 +37,8 @@ class ActorCalls(SchedulingClass):
     """The queue and the connection of one process's calls of one actor."""
 
     __slots__ = (
-        "__weakref__", "_owner", "address", "asked", "descriptors", "failure", "incarnation", "lease",
-        "ordered", "room", "shape",
+        "__weakref__", "_ahead", "_owner", "address", "asked", "descriptors", "failure", "incarnation",
+        "lease", "ordered", "room", "shape",
     )  # fmt: skip
 
     actor = True
@@ -52,6 +53,9 @@ class ActorCalls(SchedulingClass):
         self.shape = shape
         #: Whether calls start in the order made, also where one still waits for its arguments.
         self.ordered = shape.ordered
+        #: What holds calls back that would only keep the store full; where several run at a time, each may
+        #: be what another one waits for.
+        self._ahead = StoredAhead() if shape.mode == "sync" else None
         #: The way to the actor; None while it is not known, or there is none.
         self.lease: Lease | None = None
         #: Which of its lives that leads to.
@@ -91,6 +95,7 @@ class ActorCalls(SchedulingClass):
         taken: list[Task] = []
         queue, in_flight = self.queue, lease.in_flight
         room = self.max_depth - len(in_flight)
+        ahead = self._ahead
         while queue and len(taken) < room:
             task = queue[0]
             if task.state == WAITING:  # those behind it keep their places
@@ -98,6 +103,9 @@ class ActorCalls(SchedulingClass):
             queue.popleft()
             if task.state == DONE:  # cancelled, or an argument of it failed
                 continue
+            if task.dependencies is not None and ahead is not None and not ahead.admit(task, in_flight):
+                queue.appendleft(task)
+                break
             step(task, ASSIGNED)
             task.lease = lease
             in_flight[task.number] = task

@@ -185,3 +185,24 @@ def test_what_an_actor_returns_to_itself_is_not_written_over(tables: Tables) -> 
     for _ in range(3):
         assert get(actor.results_of_self.remote([actor])) == list(range(12))
     everything_is_free()
+
+
+# --- a store that is full -----------------------------------------------------------------------------------
+
+
+def test_more_large_arguments_than_the_store_holds_wait_for_a_busy_actor(
+    tables: Tables, doors: Doors
+) -> None:
+    """What is called for and not at hand of the actor yet can be spilled, as tasks' arguments can."""
+    actor = remote(_Sync).remote()
+    door = doors.new()
+    first = actor.late.remote(door.name)
+    door.arrival()
+    results = [actor.same.remote(numbers(seed, 8 * MIB)) for seed in range(20)]
+    shared = ray.put(numbers(20, 8 * MIB))
+    results += [actor.same.remote(shared) for _ in range(20)]
+    door.let_in()
+    assert [int(get(result)[-1]) for result in results] == [*range(20), *[20] * 20]
+    get(first)
+    del results, first, shared
+    everything_is_free()
