@@ -292,7 +292,21 @@ class Runner:
     async def prepared(self, call: Call, value: Any) -> Any:
         """A value that succeeded takes: one whose copy would hold up the loop is encoded already."""
         function = call.function
-        if function.returns != 1 or function.constructs or type(value) in _SCALARS:
+        if function.constructs or function.returns == 0:
+            return value
+        if function.returns == 1:
+            return await self.stored(value)
+        if type(value) in (list, tuple) and len(value) == function.returns:
+            return [await self.stored(item) for item in value]
+        return value
+
+    async def stored(self, value: Any) -> Any:
+        """A value to be sent, put into the store if it is large, from the loop.
+
+        Raises:
+            ObjectStoreFullError: when there is no room.
+        """
+        if type(value) in _SCALARS:
             return value
         try:
             drafted = draft(value)

@@ -238,6 +238,8 @@ class Producer:
                     value = await advance_async(generator)
                 except StopAsyncIteration:
                     break
+                if self._call.function.per_yield == 1 and self._earlier is None:
+                    value = await self._runner.stored(value)
                 if take(value):
                     # A generator that never waits would keep the loop to itself.
                     await let_others_run()

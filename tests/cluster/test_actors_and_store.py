@@ -12,11 +12,12 @@ import pytest
 
 import asyncray as ray
 from asyncray import aio
+from asyncray.wire.stored import Stored
 from tests.cluster.doors import Doors, say_at, wait_at
 from tests.cluster.tables import Tables, counted, remote, remote_with, session, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 np = pytest.importorskip("numpy")
 
@@ -111,6 +112,13 @@ class _Async(_Sync):
         made = await asyncio.gather(*(me.filled.remote(seed) for seed in range(12)))
         return [int(array.min()) if array.min() == array.max() else -1 for array in made]
 
+    async def several(self, count: int) -> list[Any]:
+        return [numbers(seed) for seed in range(count)]
+
+    async def items(self, count: int) -> AsyncIterator[Any]:
+        for seed in range(count):
+            yield numbers(seed)
+
     async def filled(self, seed: int) -> Any:
         return numbers(seed)
 
@@ -124,7 +132,7 @@ async def _deaf(door: str) -> None:
             continue
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], Any]] = {
     "sync": lambda: remote(_Sync),
     "threads": lambda: remote_with(max_concurrency=3)(_Sync),
     "coroutines": lambda: remote(_Async),
@@ -148,7 +156,7 @@ def caller(actor: list[Any], method: str, door: str) -> None:
 
 def _let_caller_die(actor: Any, method: str, doors: Doors) -> None:
     door = doors.new()
-    calling = caller.options(max_retries=0).remote([actor], method, door.name)  # type: ignore[attr-defined]
+    calling = caller.options(max_retries=0).remote([actor], method, door.name)
     pids = [door.arrival(), door.arrival()]
     os.kill(pids[0], signal.SIGKILL)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
@@ -205,4 +213,16 @@ def test_more_large_arguments_than_the_store_holds_wait_for_a_busy_actor(
     assert [int(get(result)[-1]) for result in results] == [*range(20), *[20] * 20]
     get(first)
     del results, first, shared
+    everything_is_free()
+
+
+def test_large_returns_and_items_of_coroutines_are_stored(tables: Tables) -> None:
+    actor = remote(_Async).remote()
+    refs = actor.several.options(num_returns=3).remote(3)
+    assert [int(get(ref)[-1]) for ref in refs] == [0, 1, 2]
+    assert all(type(ref._record.value) is Stored for ref in refs)
+    for seed, ref in enumerate(actor.items.options(num_returns="streaming").remote(3)):
+        assert int(get(ref)[-1]) == seed
+        assert type(ref._record.value) is Stored
+    del ref, refs
     everything_is_free()
