@@ -75,13 +75,12 @@ def _task_fact(
     fact: dict[str, Any] = {"number": number, "name": name, "task": task.number, "attempt": task.attempt}
     if task.state == WAITING:
         fact.update(state="waiting", **_waiting(session, task))
-    elif task.state == QUEUED:
+    elif (lease := _way_of(task)) is None:
         group = task.descriptor.group
         queue = (other for other in group.queue if other.state != DONE) if placed else ()
         fact.update(state="queued", **_ahead(queue, task))
         fact["class"] = group.number
     else:
-        lease: Any = task.lease
         before = () if lease.group.concurrent or not placed else lease.in_flight.values()
         peer = lease.link.connection.peer
         worker = [peer.process_id, peer.address, peer.pid]
@@ -91,6 +90,15 @@ def _task_fact(
             # Of groups, it would have to be known in which one each call runs.
             fact["turns"] = lease.group.shape.max_concurrency if not lease.group.shape.groups else 0
     return fact
+
+
+def _way_of(task: Task) -> Any:
+    """The lease by which a task was sent, or a call of an actor will be; None where that is open."""
+    if task.state != QUEUED:
+        return task.lease
+    group: Any = task.descriptor.group
+    lease = group.lease if group.actor else None
+    return None if lease is None or lease.link is None else lease
 
 
 def _waiting(session: Session, task: Task) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asyncray as ray
-from asyncray import aio
+from asyncray import aio, util
 from asyncray.wire.stored import Stored
 from tests.cluster.doors import Doors, say_at, wait_at
 from tests.cluster.tables import Tables, counted, remote, remote_with, session, settled
@@ -205,8 +205,10 @@ def test_more_large_arguments_than_the_store_holds_wait_for_a_busy_actor(
     actor = remote(_Sync).remote()
     door = doors.new()
     first = actor.late.remote(door.name)
-    door.arrival()
+    pid = door.arrival()
     results = [actor.same.remote(numbers(seed, 8 * MIB)) for seed in range(20)]
+    # Held back here or not: it waits for its turn there.
+    assert f"queued at the worker with pid {pid}" in str(util.explain(results[-1]))
     shared = ray.put(numbers(20, 8 * MIB))
     results += [actor.same.remote(shared) for _ in range(20)]
     door.let_in()
