@@ -202,4 +202,3 @@ class Creations(SchedulingClass):
             for task in tasks:
                 self._placed(task, lease)
         return assigned
-

@@ -47,9 +47,7 @@ class StoredAhead:
             under_way: Numbers of the calls that were sent and have not ended.
         """
         records: list[Any] = [ref._record for _, ref in task.dependencies or ()]
-        keys: list[Key] = [
-            (record.home, record.number) for record in records if type(record.value) is Stored
-        ]
+        keys: list[Key] = [(record.home, record.number) for record in records if type(record.value) is Stored]
         if not keys:
             return True
         calls, objects = self._calls, self._objects
@@ -60,4 +58,3 @@ class StoredAhead:
         calls.append((task.number, keys))
         objects.update(keys)
         return True
-
