@@ -565,4 +565,5 @@ def _no_method(shape: ActorShape, name: str) -> str:
 def _wrong_count(handle: ActorHandle[Any], name: str, shape: MethodShape, count: int) -> str:
     most = "any number of" if shape.most == float("inf") else f"{shape.most:g}"
     allowed = most if shape.fewest == shape.most else f"{shape.fewest} to {most}"
-    return f"{handle._ray_shape.name}.{name}() takes {allowed} arguments, not {count}"
+    arguments = "argument" if allowed == "1" else "arguments"
+    return f"{handle._ray_shape.name}.{name}() takes {allowed} {arguments}, not {count}"

@@ -124,15 +124,9 @@ class Owner:
             self._put_off.append(task)
             self.session.wake()
             return refs
-        links: Sequence[Any] = ()
         with self.lock:
             self.session.check_alive()
-            if terms is not None and not self._admit(task, terms):
-                pass
-            elif dependencies is None:
-                links = self._enqueue(task)
-            else:
-                self._await_dependencies(task, dependencies)
+            links = self.enter(task)
         for link in links:
             link.flush()
         return refs
@@ -153,7 +147,13 @@ class Owner:
         return next(self.numbers)
 
     def enter(self, task: Task) -> Sequence[Any]:
-        """Take a task that was made elsewhere; return the links to flush. The lock is held."""
+        """Begin what a task is subject to, and queue it or wait for its arguments; the lock is held.
+
+        Returns:
+            The links to flush.
+        """
+        if task.terms is not None and not self._admit(task, task.terms):
+            return ()
         if task.dependencies is None:
             return self._enqueue(task)
         task.state = WAITING
@@ -199,12 +199,8 @@ class Owner:
                     continue
                 if self.session.failure is not None:
                     self.fail(task, self.session.failure)
-                elif task.terms is not None and not self._admit(task, task.terms):
-                    continue
-                elif task.dependencies is None:
-                    links += self._enqueue(task)
                 else:
-                    self._await_dependencies(task, task.dependencies)
+                    links += self.enter(task)
         for link in links:
             link.flush()
 
