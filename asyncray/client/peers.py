@@ -294,8 +294,11 @@ class Peers:
             buffers: list[Buffer] = []
             if isinstance(outcome, Exception):
                 row = [record.number, m.ERROR, encode_error(outcome)]
+            elif type(outcome) is Stored:
+                # Its record may hold it no more: spilled again, or freed.
+                self._answer(connection, record, 0)
+                return
             else:
-                self._lends(connection, record.number, outcome)
                 row = [record.number, m.OK, to_wire(outcome, buffers)]
             connection.send([m.VALUES, [row]], buffers)
 

@@ -186,6 +186,9 @@ class Spilling:
     def restore(self, record: ObjectRecord, spilled: Spilled) -> Payload:
         """The value of a spilled object: in the store where there is room, else in this process's memory.
 
+        Two may restore one object at once. Both then have the value that its record holds, unless that has been
+        spilled again or freed meanwhile: what is returned then serves this process, and nobody else.
+
         Raises:
             ObjectLostError: when the disk does not have it any more.
         """
@@ -206,7 +209,10 @@ class Spilling:
         with self._owner.lock:
             if record.value is spilled:
                 record.value = stored
-        self.restored_bytes += spilled.size
+                self.restored_bytes += spilled.size
+            elif type(record.value) is Stored:
+                # Somebody else was quicker. One place has the value: it is what others are told.
+                stored = record.value
         return stored
 
     def restore_then(self, record: ObjectRecord, spilled: Spilled, then: Callable[[Any], None]) -> None:

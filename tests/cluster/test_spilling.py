@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -158,6 +159,40 @@ def test_nothing_has_a_name_on_disk(tmp_path: Any) -> None:
         assert any(map(is_spilled, refs))
         assert list(tmp_path.iterdir()) == []
         refs.clear()
+
+
+@ray.remote
+class Keeper:
+    """Reads what is inside a list, and keeps it."""
+
+    def keep(self, value: list[Any]) -> bool:
+        self.array = ray.get(value[0])
+        return True
+
+    def total(self) -> int:
+        return int(self.array.sum())
+
+
+def test_two_who_restore_one_object_at_once_are_told_the_same_place(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refs = [ray.put(piece(seed)) for seed in range(30)]
+    assert is_spilled(refs[0])
+    spilling = session().store.spilling
+    assert spilling is not None
+    read, both = spilling._read, threading.Barrier(2)
+
+    def read_together(spilled: Spilled, into: memoryview) -> None:
+        read(spilled, into)
+        both.wait(LIMIT_S)
+
+    monkeypatch.setattr(spilling, "_read", read_together)
+    readers = [Keeper.remote() for _ in range(2)]
+    assert get([reader.keep.remote(refs[:1]) for reader in readers]) == [True, True]
+    monkeypatch.undo()
+    refs = [refs[0], *(ray.put(piece(seed)) for seed in range(100, 120))]
+    assert get([reader.total.remote() for reader in readers]) == [piece(0).sum()] * 2
+    refs.clear()
 
 
 def test_bytes_that_changed_on_disk_are_not_handed_out(tables: Tables) -> None:
