@@ -186,8 +186,8 @@ class Spilling:
     def restore(self, record: ObjectRecord, spilled: Spilled) -> Payload:
         """The value of a spilled object: in the store where there is room, else in this process's memory.
 
-        Two may restore one object at once. Both then have the value that its record holds, unless that has been
-        spilled again or freed meanwhile: what is returned then serves this process, and nobody else.
+        Two may restore one object at once. Both then have the value that its record holds, unless that has
+        been spilled again or freed meanwhile: what is returned then serves this process, and nobody else.
 
         Raises:
             ObjectLostError: when the disk does not have it any more.

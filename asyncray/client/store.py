@@ -216,7 +216,12 @@ class Store:
         """
         stored.keeper = None
         with self._lock:
-            del self._held[stored.start]
+            entry = self._held[stored.start]
+            # What lay here before may be gone and not accounted for: an argument that another thread had.
+            entry.count -= 1
+            entry.maker = False
+            if not entry.count:
+                del self._held[stored.start]
         if not self.supply.hand_over(stored.start, owner):
             # Nobody is left to say so: it is free when this is gone.
             self.owns(stored)

@@ -161,8 +161,7 @@ def test_nothing_has_a_name_on_disk(tmp_path: Any) -> None:
         refs.clear()
 
 
-@ray.remote
-class Keeper:
+class _Keeper:
     """Reads what is inside a list, and keeps it."""
 
     def keep(self, value: list[Any]) -> bool:
@@ -171,6 +170,9 @@ class Keeper:
 
     def total(self) -> int:
         return int(self.array.sum())
+
+
+Keeper = ray.remote(_Keeper)
 
 
 def test_two_who_restore_one_object_at_once_are_told_the_same_place(
