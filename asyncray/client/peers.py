@@ -25,10 +25,8 @@ from ..state.objects import (
     FAILED,
     PENDING,
     READY,
-    REGISTERED,
     REGISTERING,
     REMOTE,
-    UNREGISTERED,
     ObjectRecord,
     Released,
     unregistered,
@@ -324,27 +322,28 @@ class Peers:
                 connection.push([m.VALUES, rows], buffers)
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
-            if answer.record is not None:
-                self._lends(connection, answer.number, answer.record.value)
-            rows.append(row_of(answer, buffers, config.largest_value_bytes))
+            value = self._lent(connection, answer.record) if answer.record is not None else None
+            rows.append(row_of(answer, value, buffers, config.largest_value_bytes))
             gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
 
     def _is_on_disk(self, answer: Answer) -> bool:
         return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
 
-    def _lends(self, connection: Connection, number: int, payload: Any) -> None:
-        """Who is told where a value lies holds it from now on, as if it had registered, until it lets go."""
-        if type(payload) is Stored:
-            with self._owner.lock:
-                self._owner.objects.add_borrower(number, connection.peer.process_id)
+    def _lent(self, connection: Connection, record: ObjectRecord) -> Any:
+        """The payload that is sent. Who is told where a value lies holds it from now on, until it lets go."""
+        with self._owner.lock:
+            payload = record.value
+            if type(payload) is Stored:
+                self._owner.objects.add_borrower(record.number, connection.peer.process_id)
+        return payload
 
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
         m.check_rows("VALUES", rows, 3)
         process_id = connection.peer.process_id
         feed = BufferFeed(buffers, self._session.store.borrows)
         inner: list[tuple[ObjectRef[Any], list[ObjectRef[Any]]]] = []
-        unwanted: list[int] = []
+        unwanted: list[int] = []  # and how many notes of each are given up: one
         with self._owner.lock:
             for number, status, field in rows:
                 payload, addresses = from_wire(field, feed)
@@ -353,10 +352,9 @@ class Peers:
                 record = self._owner.objects.borrowed.get((process_id, number))
                 if type(payload) is Stored:
                     if record is None:
-                        unwanted.append(number)
-                    elif record.borrowing == UNREGISTERED:
-                        # Its owner has noted that, see _lends.
-                        record.borrowing = REGISTERED
+                        unwanted += (number, 1)
+                    else:
+                        self._owner.objects.lent(record)
                 if record is None or record.state in (READY, FAILED):
                     continue
                 if addresses:
@@ -427,18 +425,11 @@ class Peers:
         for then in calls:
             then()
 
-    def release(self, addresses: Iterable[RefAddress]) -> None:
-        """Tell owners that this process let go of what it had borrowed.
-
-        What has been borrowed again in the meantime is left out: its owner may have heard of that already,
-        and must not take this for the end of it. The end of the new borrowing will be told.
-        """
+    def release(self, notices: Iterable[tuple[RefAddress, int]]) -> None:
+        """Tell owners that this process let go of what it had borrowed, and how many notes it gives up."""
         by_home: dict[tuple[bytes, str], list[int]] = {}
-        with self._owner.lock:
-            for process_id, address, number in addresses:
-                again = self._owner.objects.borrowed.get((process_id, number))
-                if again is None or again.borrowing == UNREGISTERED:
-                    by_home.setdefault((process_id, address), []).append(number)
+        for (process_id, address, number), notes in notices:
+            by_home.setdefault((process_id, address), []).extend((number, notes))
         for (process_id, address), numbers in by_home.items():
             if process_id not in self._dead:
                 self.send_to(Identity(process_id, address, 0), [m.RELEASE, numbers])
@@ -449,10 +440,12 @@ class Peers:
 
     def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
         m.check_numbers("RELEASE", numbers)
+        if len(numbers) % 2:
+            raise ProtocolError("RELEASE carries a number without how many notes are given up")
         released = Released()
         with self._owner.lock:
-            for number in numbers:
-                self._owner.objects.remove_borrower(number, connection.peer.process_id, released)
+            for number, notes in zip(numbers[::2], numbers[1::2], strict=True):
+                self._owner.objects.remove_borrower(number, connection.peer.process_id, notes, released)
 
     # --- references inside results ------------------------------------------------------------------------
 

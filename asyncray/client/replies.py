@@ -27,11 +27,17 @@ class Answer:
         self.record = None if isinstance(record, int) else record
 
 
-def row_of(answer: Answer, buffers: list[Buffer], most: int) -> list[Any]:
-    """The row of VALUES for an answer; values of more than *most* bytes cannot be sent."""
+def row_of(answer: Answer, value: Any, buffers: list[Buffer], most: int) -> list[Any]:
+    """The row of VALUES for an answer.
+
+    Args:
+        answer: What was asked for.
+        value: What its record held a moment ago. Where another thread has freed the object since, the state
+            tells that this is no value any more.
+        buffers: Takes the large parts.
+        most: Bytes of the largest value that can be sent.
+    """
     record = answer.record
-    # In this order: where another thread frees the object, the state tells that the value is none.
-    value = None if record is None else record.value
     if record is None or record.state in (PENDING, FREED):
         error = ObjectFreedError(
             "the object was freed before its value was asked for: its owner knew of nobody who held it"

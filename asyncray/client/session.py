@@ -316,9 +316,9 @@ class Session:
         """What this session is called."""
         return self.identity.address.split("-")[1] if "-" in self.identity.address else self.identity.address
 
-    def release(self, addresses: list[RefAddress]) -> None:
+    def release(self, notices: list[tuple[RefAddress, int]]) -> None:
         """Tell owners that this process let go; from any thread."""
-        self.call_soon(self.peers.release, addresses)
+        self.call_soon(self.peers.release, notices)
 
     # --- calls and values ---------------------------------------------------------------------------------
 

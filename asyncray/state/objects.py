@@ -7,6 +7,10 @@ objects need no count of their own: whoever holds the value holds the ObjectRef 
 A borrower is protected by the sender's reference until the owner has answered its registration
 (UNREGISTERED -> REGISTERING -> REGISTERED); a reference that dies before it registers needs no message.
 
+An owner counts how often it has noted each borrower, and a borrower how many of these notes it has heard of.
+Who lets go says how many it gives up. So a note that is on its way when its reader lets go, and is read when
+the reference has come again, is the new one's, and the old one's end does not take it along.
+
 Rule 1: whether an object may be freed is decided in this file and nowhere else.
 Rule 2: this file does no I/O: what must be told to others comes back in :class:`Released`.
 Rule 3: nothing here runs user code, so it may be called under the owner's lock. Freed values are handed
@@ -42,8 +46,8 @@ class ObjectRecord:
     """What this process knows of one object."""
 
     __slots__ = (
-        "borrowers", "borrowing", "fetching", "home", "local", "number", "owner", "state", "task", "value",
-        "waiters", "weak",
+        "borrowers", "borrowing", "fetching", "home", "local", "noted", "number", "owner", "state", "task",
+        "value", "waiters", "weak",
     )  # fmt: skip
 
     def __init__(self, owner: RefOwner, number: int) -> None:
@@ -60,8 +64,8 @@ class ObjectRecord:
         self.task: Task | None = None
         #: ObjectRef objects of this process that have not been dropped.
         self.local = 0
-        #: Process ids that registered; None iff nobody ever did. Owned objects only.
-        self.borrowers: set[bytes] | None = None
+        #: Who registered, and how often that was noted; None iff nobody ever did. Owned objects only.
+        self.borrowers: dict[bytes, int] | None = None
         #: The way back to the ObjectRef that is alive; None while it was never sent anywhere. Its end is what
         #: is counted then, see refs.intern.
         self.weak: ReferenceType[ObjectRef[Any]] | None = None
@@ -69,6 +73,8 @@ class ObjectRecord:
         self.home: RefAddress | None = None
         #: UNREGISTERED, REGISTERING or REGISTERED. Borrowed objects only.
         self.borrowing = UNREGISTERED
+        #: Notes of the owner's that this process has heard of. Borrowed objects only.
+        self.noted = 0
         #: Whether the value has been asked for. Borrowed objects only.
         self.fetching = False
 
@@ -81,8 +87,8 @@ class Released:
     def __init__(self) -> None:
         #: Values that nobody needs any more, to be dropped outside the lock.
         self.garbage: list[Any] = []
-        #: Addresses of borrowed objects whose owners must hear that this process let go.
-        self.notices: list[RefAddress] = []
+        #: Borrowed objects whose owners must hear that this process let go, and how many notes it gives up.
+        self.notices: list[tuple[RefAddress, int]] = []
 
 
 class ObjectTable:
@@ -113,32 +119,41 @@ class ObjectTable:
         """The owner has answered this process's registration as borrower."""
         if record.borrowing == REGISTERING:
             record.borrowing = REGISTERED
+            record.noted += 1
         if not record.local:
             self._let_go(record, released)
 
+    def lent(self, record: ObjectRecord) -> None:
+        """The owner has noted this process as borrower without being asked."""
+        record.noted += 1
+        if record.borrowing == UNREGISTERED:
+            record.borrowing = REGISTERED
+
     def add_borrower(self, number: int, process_id: bytes) -> bool:
-        """Another process holds an owned object; False when the object is gone."""
+        """Note that another process holds an owned object; False when the object is gone."""
         record = self.owned.get(number)
         if record is None:
             return False
         if record.borrowers is None:
-            record.borrowers = set()
-        record.borrowers.add(process_id)
+            record.borrowers = {}
+        record.borrowers[process_id] = record.borrowers.get(process_id, 0) + 1
         return True
 
-    def remove_borrower(self, number: int, process_id: bytes, released: Released) -> None:
-        """Another process let go of an owned object. Repeated and unknown notices change nothing."""
+    def remove_borrower(self, number: int, process_id: bytes, notes: int, released: Released) -> None:
+        """Another process gave up so many notes of an owned object. Of unknown ones nothing changes."""
         record = self.owned.get(number)
         if record is None or not record.borrowers or process_id not in record.borrowers:
             return
-        record.borrowers.discard(process_id)
-        self._free_if_unheld(record, released)
+        record.borrowers[process_id] -= notes
+        if record.borrowers[process_id] <= 0:
+            del record.borrowers[process_id]
+            self._free_if_unheld(record, released)
 
     def process_gone(self, process_id: bytes, released: Released) -> list[ObjectRecord]:
         """A process died: it borrows nothing any more. Returns the borrowed records that it owned."""
         for record in list(self.owned.values()):
             if record.borrowers and process_id in record.borrowers:
-                record.borrowers.discard(process_id)
+                del record.borrowers[process_id]
                 self._free_if_unheld(record, released)
         return [record for (home, _), record in self.borrowed.items() if home == process_id]
 
@@ -183,7 +198,7 @@ class ObjectTable:
             return
         released.garbage.append(record.value)
         if record.borrowing == REGISTERED:
-            released.notices.append(home)
+            released.notices.append((home, record.noted))
         if record in self.lives:
             self.on_unheld(record)
 

@@ -192,7 +192,7 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     BORROW: ("BORROW", (int, list)),
     # request number
     BORROWED: ("BORROWED", (int,)),
-    # object numbers
+    # object number, notes given up, object number, ...
     RELEASE: ("RELEASE", (list,)),
     # task number whose returned references have been registered
     UNPIN: ("UNPIN", (int,)),

@@ -222,6 +222,7 @@ TO_ANYBODY: list[tuple[list[Any] | bytes, str]] = [
     ([m.BORROW, 1, [1, -2]], "BORROW carries something that is not a number"),
     ([m.BORROW, 1, [[1]]], "BORROW carries something that is not a number"),
     ([m.RELEASE, ["1"]], "RELEASE carries something that is not a number"),
+    ([m.RELEASE, [1, 1, 2]], "RELEASE carries a number without how many notes are given up"),
     ([m.UNPIN, "1"], "field 1 of UNPIN cannot be str"),
     ([m.VALUES, [[1, 0]]], "a row of VALUES is not a list of 3"),
     ([m.VALUES, [["1", 0, 0]]], "a row of VALUES is not a list of 3"),
@@ -265,7 +266,7 @@ def test_numbers_of_things_that_nobody_knows_change_nothing(address: str) -> Non
         for message in (
             [m.UNPIN, unknown],
             [m.BORROWED, unknown],
-            [m.RELEASE, [unknown, unknown]],
+            [m.RELEASE, [unknown, 1, unknown, 7]],
             [m.CANCEL_OBJECT, unknown, True, True],
             [m.VALUES, [[unknown, 0, None], [unknown, 5, None]]],
             [m.BORROW, 7, [unknown]],
@@ -284,7 +285,7 @@ def test_a_borrower_that_ends_in_disorder_frees_what_it_borrowed(shared_ray: obj
         session().identity.address, greeting(credentials(), PEER), [m.BORROW, 1, [number]]
     ) as stranger:
         assert [stranger.hear()[0], stranger.hear()[0]] == [WELCOME, m.BORROWED]
-        assert ref._record.borrowers == {b"stranger" * 2}  # type: ignore[attr-defined]
+        assert ref._record.borrowers == {b"stranger" * 2: 1}  # type: ignore[attr-defined]
         stranger.say(GARBAGE)
         assert "a frame announces" in stranger.refusal()
     driver = current().driver

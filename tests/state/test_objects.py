@@ -18,7 +18,6 @@ from asyncray.state.objects import (
     REGISTERED,
     REGISTERING,
     REMOTE,
-    UNREGISTERED,
     ObjectRecord,
     ObjectTable,
     Released,
@@ -78,22 +77,34 @@ def test_a_borrower_keeps_an_object() -> None:
     assert table.add_borrower(1, b"a")
     assert table.add_borrower(1, b"b")
     table.drop_local(record, released)
-    table.remove_borrower(1, b"a", released)
+    table.remove_borrower(1, b"a", 2, released)
     assert table.held_by_others()
     table.validate()
-    table.remove_borrower(1, b"b", released)
+    table.remove_borrower(1, b"b", 1, released)
     assert table.owned == {}
     assert not table.held_by_others()
+
+
+def test_a_borrower_that_was_noted_again_before_it_let_go_stays() -> None:
+    table, released = ObjectTable(), Released()
+    record = owned(table)
+    table.add_borrower(1, b"a")
+    table.add_borrower(1, b"a")
+    table.drop_local(record, released)
+    table.remove_borrower(1, b"a", 1, released)
+    assert table.owned == {1: record}
+    table.remove_borrower(1, b"a", 1, released)
+    assert table.owned == {}
 
 
 def test_repeated_and_unknown_notices_change_nothing() -> None:
     table, released = ObjectTable(), Released()
     record = owned(table)
-    table.remove_borrower(1, b"a", released)
-    table.remove_borrower(2, b"a", released)
+    table.remove_borrower(1, b"a", 1, released)
+    table.remove_borrower(2, b"a", 1, released)
     table.add_borrower(1, b"a")
     table.drop_local(record, released)
-    table.remove_borrower(1, b"b", released)
+    table.remove_borrower(1, b"b", 1, released)
     assert table.owned == {1: record}
     assert not table.add_borrower(2, b"a")
 
@@ -121,11 +132,12 @@ def test_what_a_dead_process_owned_is_returned() -> None:
 # ---- a borrowed object ----
 
 
-@pytest.mark.parametrize(("borrowing", "notices"), [(UNREGISTERED, []), (REGISTERED, [HOME])])
-def test_only_an_owner_that_knows_is_told(borrowing: int, notices: list[Any]) -> None:
+@pytest.mark.parametrize(("notes", "notices"), [(0, []), (1, [(HOME, 1)]), (3, [(HOME, 3)])])
+def test_only_an_owner_that_knows_is_told(notes: int, notices: list[Any]) -> None:
     table, released = ObjectTable(), Released()
     record = borrowed(table)
-    record.borrowing = borrowing
+    for _ in range(notes):
+        table.lent(record)
     table.drop_local(record, released)
     assert table.borrowed == {}
     assert released.notices == notices
@@ -140,7 +152,18 @@ def test_what_is_dropped_while_it_registers_is_let_go_when_it_has() -> None:
     table.validate()
     table.registered(record, released)
     assert table.borrowed == {}
-    assert released.notices == [HOME]
+    assert released.notices == [(HOME, 1)]
+
+
+def test_what_is_lent_while_it_registers_is_noted_twice() -> None:
+    table, released = ObjectTable(), Released()
+    record = borrowed(table)
+    record.borrowing = REGISTERING
+    table.lent(record)
+    assert record.borrowing == REGISTERING
+    table.registered(record, released)
+    table.drop_local(record, released)
+    assert released.notices == [(HOME, 2)]
 
 
 def test_what_comes_back_while_it_registers_stays() -> None:
@@ -169,6 +192,28 @@ def test_a_state_tells_whether_an_object_is_done_and_whether_it_is_here() -> Non
 
 
 # ---- several processes ----
+
+
+def test_a_note_that_is_read_late_belongs_to_the_reference_that_is_there_then() -> None:
+    owner, reader, released = ObjectTable(), ObjectTable(), Released()
+    owner.drop_local(owned(owner, state=PENDING), released)
+    first = borrowed(reader)
+    # It asks for the value twice, and lets go when the first answer has come.
+    assert owner.add_borrower(HOME[2], b"reader")
+    assert owner.add_borrower(HOME[2], b"reader")
+    reader.lent(first)
+    reader.drop_local(first, released)
+    # Another process sends the reference again; then the second answer comes, and it need not register.
+    again = borrowed(reader)
+    reader.lent(again)
+    assert again.borrowing == REGISTERED
+    owner.owned[HOME[2]].state = READY
+    [(_, notes)] = released.notices
+    owner.remove_borrower(HOME[2], b"reader", notes, released)
+    assert HOME[2] in owner.owned
+    reader.drop_local(again, released)
+    owner.remove_borrower(HOME[2], b"reader", released.notices[1][1], released)
+    assert owner.owned == {}
 
 
 class Node:
@@ -255,6 +300,13 @@ class Borrowing(RuleBasedStateMachine):
     def register(self, data: st.DataObject) -> None:
         self.register_all(self.pick(data))
 
+    @precondition(lambda self: any(node.table.borrowed for node in self.living()))
+    @rule(data=st.data())
+    def ask_for_a_value(self, data: st.DataObject) -> None:
+        node = data.draw(st.sampled_from([node for node in self.living() if node.table.borrowed]))
+        process_id, number = data.draw(st.sampled_from(sorted(node.table.borrowed)))
+        self.send(node, process_id, "GET", number)
+
     @precondition(lambda self: any(self.channels.values()))
     @rule(data=st.data(), count=st.integers(1, 4))
     def deliver(self, data: st.DataObject, count: int) -> None:
@@ -291,7 +343,7 @@ class Borrowing(RuleBasedStateMachine):
             for number, record in node.table.owned.items():
                 key = (node.process_id, number)
                 holders = {other.process_id for other in self.living() if key in other.table.borrowed}
-                assert (record.borrowers or set()) == holders
+                assert (record.borrowers or {}).keys() == holders
                 assert record.local == node.refs.count(record)
 
     # --- how they do it ---
@@ -313,8 +365,8 @@ class Borrowing(RuleBasedStateMachine):
 
     def follow(self, node: Node, released: Released) -> None:
         """Do what follows from references that went away, and answer senders that need wait no more."""
-        for home in released.notices:
-            self.send(node, home[0], "RELEASE", [home[2]])
+        for home, notes in released.notices:
+            self.send(node, home[0], "RELEASE", home[2], notes)
         waiting, node.unanswered = node.unanswered, []
         for record, sender, number in waiting:
             there = node.table.borrowed.get(node.key(record)) is record
@@ -371,11 +423,23 @@ class Borrowing(RuleBasedStateMachine):
             node.table.registered(record, released)
         self.follow(node, released)
 
-    def on_release(self, node: Node, sender: Node, numbers: list[int]) -> None:
+    def on_release(self, node: Node, sender: Node, number: int, notes: int) -> None:
         released = Released()
-        for number in numbers:
-            node.table.remove_borrower(number, sender.process_id, released)
+        node.table.remove_borrower(number, sender.process_id, notes, released)
         self.follow(node, released)
+
+    def on_get(self, node: Node, sender: Node, number: int) -> None:
+        if node.table.add_borrower(number, sender.process_id):
+            self.send(node, sender.process_id, "VALUE", number)
+
+    def on_value(self, node: Node, sender: Node, number: int) -> None:
+        """A value has come with its place, and so with a note."""
+        record = node.table.borrowed.get((sender.process_id, number))
+        if record is None:
+            self.send(node, sender.process_id, "RELEASE", number, 1)
+        else:
+            node.table.lent(record)
+            self.follow(node, Released())
 
     def on_unpin(self, node: Node, sender: Node, number: int) -> None:
         record, _ = node.holds.pop(number)
