@@ -59,9 +59,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Take what was collected out of the garbage collector's sight.
 
-    There are thousands of tests, and a full collection behind each of them: looking through all the others
+    There are thousands of tests, and a full collection behind many of them: looking through all the others
     every time would take minutes.
     """
+    _put_out_of_sight()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[object]:
+    """After the last test of a file, take what pytest keeps of its tests out of sight likewise."""
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        _put_out_of_sight()
+    return done
+
+
+def _put_out_of_sight() -> None:
     gc.collect()
     gc.freeze()
 

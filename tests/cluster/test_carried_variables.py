@@ -166,7 +166,7 @@ def test_a_call_without_carried_variables_has_no_extras(shared_ray: ModuleType) 
 # ---- bad input ----
 
 
-@pytest.mark.parametrize("wrong", ["trace_id", None, object()], ids=repr)
+@pytest.mark.parametrize("wrong", ["trace_id", None, object], ids=repr)
 def test_only_a_context_variable_can_be_carried(wrong: Any) -> None:
     with pytest.raises(TypeError, match="carry takes a ContextVar"):
         aio.carry(wrong)
