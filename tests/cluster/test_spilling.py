@@ -91,10 +91,10 @@ def test_a_spilled_object_is_read_by_tasks_and_from_inside_others(tables: Tables
 
 
 def test_what_was_used_last_stays(tables: Tables) -> None:
-    refs = [ray.put(piece(seed)) for seed in range(11)]
+    refs = [ray.put(piece(seed)) for seed in range(7)]
     for _ in range(2):
         get(refs[0])
-    refs += [ray.put(piece(seed)) for seed in range(11, 14)]
+    refs += [ray.put(piece(seed)) for seed in range(7, 14)]
     settled(lambda: is_spilled(refs[1]))
     assert not is_spilled(refs[0])
 
