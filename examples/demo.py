@@ -2,7 +2,8 @@
 
 Each task reads and parses a batch of files and returns two values: a small one, fetched at once to show
 progress, and the statistics, passed on as refs to `merge` tasks, which add them up eight at a time. Every
-fourth batch is run again in this process, to tell what was saved: python examples/demo.py [--whole for all]
+fourth batch is run again in this process, to tell what was saved. Other sources, and each batch again:
+python examples/demo.py FOLDER --whole
 """
 
 import ast
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import asyncray as ray
 from asyncray.util import as_completed
 
-LIBRARY = Path(sysconfig.get_path("stdlib"))
+LIBRARY = Path(next((word for word in sys.argv[1:] if word != "--whole"), sysconfig.get_path("stdlib")))
 BATCHES, AT_ONCE = 48, 8
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
@@ -119,6 +120,8 @@ def top(counts: Counter[str], shown: int) -> str:
 def main(compare_every: int = 4) -> None:
     """Run the tasks, then every *compare_every*-th batch without them; print what was found and saved."""
     batches, efforts, start = deal_batches(), [], time.perf_counter()
+    if not batches:
+        sys.exit(f"There are no Python files in {LIBRARY}.")
     ray.init()
     started_s, (refs, total_ref) = time.perf_counter() - start, submit(batches)
     for effort in as_completed(refs, chunk_size=1):

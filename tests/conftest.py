@@ -16,7 +16,7 @@ import pytest
 from tests import leaks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from types import ModuleType
 
     from asyncray.testing import VirtualLoop
@@ -66,7 +66,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
     """After the last test of a file, take what pytest keeps of its tests out of sight likewise."""
     done = yield
     if nextitem is None or nextitem.path != item.path:

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import sysconfig
 import zlib
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_everybody_in_the_chat_room_is_heard() -> None:
 
 @pytest.mark.slow
 def test_the_demo_shows_progress_statistics_and_what_was_saved() -> None:
-    output = run("demo")
+    output = run("demo", f"{sysconfig.get_path('stdlib')}/encodings")
     assert re.search(r"\[#{24}\] (\d+)/\1 tasks", output)
     for title in ("files", "lines", "words", "identifiers", "functions", "ran in parallel", "saved"):
         assert re.search(rf"^  {title}  +\S", output, re.MULTILINE), f"no line {title!r} in\n{output}"
