@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import select
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -63,8 +65,14 @@ def user(inner: Callable[[], Any]) -> Any:
 
 
 def on_another_thread(call: Callable[[], None]) -> None:
-    """Call it there, and wait here to be interrupted."""
+    """Call it there, and wait here to be interrupted.
+
+    A lock would not do to wait at: a signal that comes just before is seen when the wait is over.
+    """
     go, called = threading.Event(), threading.Event()
+    woken, waking = socket.socketpair()
+    waking.setblocking(False)
+    before = signal.set_wakeup_fd(waking.fileno())
 
     def run() -> None:
         go.wait()
@@ -75,10 +83,13 @@ def on_another_thread(call: Callable[[], None]) -> None:
     thread.start()
     try:
         go.set()
-        threading.Event().wait(30)
+        select.select([woken], [], [], 30)
     finally:
         called.wait()
         thread.join()
+        signal.set_wakeup_fd(before)
+        woken.close()
+        waking.close()
 
 
 # ---- where it may be raised ----
