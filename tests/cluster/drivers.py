@@ -165,9 +165,9 @@ def forking(door: str, yard: str, how: str) -> None:
         _CHILDREN[how](done, pending)
         return
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    say_at(door, "the child has ended")
     assert status == (5 if how == "sys.exit" else 0), status
     assert ray.get([double.remote(i) for i in range(10)]) == [2 * i for i in range(10)]
-    wait_at(door)
     assert ray.get(pending) is None
     say_at(door, "the parent is well")
 

@@ -54,11 +54,15 @@ def where() -> int:
     return os.getpid()
 
 
-def template() -> int:
-    """The template that new workers come from now; a worker of a dead one may still answer for a moment."""
+def template(killed: int = 0) -> int:
+    """The template that new workers come from now; a worker of a killed one may still answer for a moment."""
     while True:
         parent = processes.parent_of(get(where.remote()))
-        if processes.name(parent) == "asyncray-templ" and processes.state(parent) != "Z":
+        if (
+            parent != killed
+            and processes.name(parent) == "asyncray-templ"
+            and processes.state(parent) != "Z"
+        ):
             return parent
 
 
@@ -81,7 +85,7 @@ class DyingNode:
         self.dependent = same.remote(self.running)
         self.template = processes.parent_of(self.worker)
         self.pid = processes.node_pid()
-        self.pids = processes.descendants(os.getpid())
+        self.pids = [self.pid, *processes.descendants(self.pid)]
         self.address = current().session.identity.address  # type: ignore[union-attr]
 
     def kill(self) -> None:
@@ -148,9 +152,11 @@ def test_nested_tasks_survive_the_template(doors: Doors, ray_session: ModuleType
 
 
 def test_templates_may_die_again_and_again(ray_session: ModuleType) -> None:
+    killed = 0
     for i in range(3):
         assert get(same.remote(i)) == i
-        processes.kill(template())
+        killed = template(killed)
+        processes.kill(killed)
     assert get([same.remote(i) for i in range(20)]) == list(range(20))
 
 
