@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -17,9 +18,12 @@ from tests import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
     from types import ModuleType
 
     from asyncray.testing import VirtualLoop
+
+    Sharing = Callable[..., AbstractContextManager[ModuleType]]
 
 #: Seconds after which a test that hangs fails.
 TIMEOUT_S = 60
@@ -125,21 +129,33 @@ def ray_session() -> Iterator[ModuleType]:
         asyncray.shutdown()
 
 
-@pytest.fixture(scope="module")
-def shared_ray(request: pytest.FixtureRequest, leak_grace_s: float) -> Iterator[ModuleType]:
-    """Give the tests of a module one session together, for speed; the value is the package."""
-    import asyncray
-
+@pytest.fixture(scope="session")
+def sharing(request: pytest.FixtureRequest, leak_grace_s: float) -> Sharing:
+    """Hold one session for several tests, in a fixture of theirs: `with sharing(num_cpus=2): yield`."""
     stash = request.config.stash
-    before = leaks.take_stock()
-    asyncray.init(num_cpus=2)
-    stash[_SHARED_SESSION] = True
-    try:
-        yield asyncray
-    finally:
-        asyncray.shutdown()
-        stash[_SHARED_SESSION] = False
-    _fail_if_any(leaks.settle(before, grace_s=leak_grace_s), session_alive=False)
+
+    @contextmanager
+    def share(**options: Any) -> Iterator[ModuleType]:
+        import asyncray
+
+        before = leaks.take_stock()
+        asyncray.init(**options)
+        stash[_SHARED_SESSION] = True
+        try:
+            yield asyncray
+        finally:
+            asyncray.shutdown()
+            stash[_SHARED_SESSION] = False
+        _fail_if_any(leaks.settle(before, grace_s=leak_grace_s), session_alive=False)
+
+    return share
+
+
+@pytest.fixture(scope="module")
+def shared_ray(sharing: Sharing) -> Iterator[ModuleType]:
+    """Give the tests of a module one session together, for speed; the value is the package."""
+    with sharing(num_cpus=2) as package:
+        yield package
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -18,15 +18,18 @@ from tests.cluster.patience import PATIENCE_S, get
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.conftest import Sharing
+
 NO_LEASES_KEPT = {"lease_keep_s": 0}
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def one_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A session with one CPU, on each kind of loop."""
-    monkeypatch.setenv("ASYNCRAY_LOOP", request.param)
-    with ray.init(num_cpus=1, _system_config=NO_LEASES_KEPT):
-        yield
+@pytest.fixture(scope="class", params=["asyncio", "uvloop"])
+def one_cpu(request: pytest.FixtureRequest, sharing: Sharing) -> Iterator[None]:
+    """A session with one CPU for the tests of a class, on each kind of loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASYNCRAY_LOOP", request.param)
+        with sharing(num_cpus=1, _system_config=NO_LEASES_KEPT):
+            yield
 
 
 @ray.remote
