@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+TESTERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
@@ -26,8 +27,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# Two processes share the tests, file by file: tests wait often, for each other's processes too. By hand one will do.
 suite: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(TESTERS) --dist=loadfile
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
