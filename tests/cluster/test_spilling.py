@@ -220,12 +220,13 @@ def test_a_full_disk_is_named() -> None:
         refs.clear()
 
 
-def test_a_store_full_of_what_is_read_says_so(tables: Tables) -> None:
-    views = [get(ray.put(piece(seed))) for seed in range(13)]
-    with pytest.raises(ObjectStoreFullError, match="no room for"):
-        ray.put(np.ones(20 * MIB, "u1"))
-    views.clear()
-    assert get(ray.put(np.ones(20 * MIB, "u1")))[-1] == 1
+def test_a_store_full_of_what_is_read_says_so() -> None:
+    with counted(object_store_memory=STORE_BYTES, _system_config={"store_patience_s": 0.2}):
+        views = [get(ray.put(piece(seed))) for seed in range(13)]
+        with pytest.raises(ObjectStoreFullError, match="no room for"):
+            ray.put(np.ones(20 * MIB, "u1"))
+        views.clear()
+        assert get(ray.put(np.ones(20 * MIB, "u1")))[-1] == 1
 
 
 def test_a_folder_that_does_not_exist_is_refused() -> None:

@@ -34,12 +34,24 @@ MOST_BYTES = 70 * MIB
 def tables() -> Iterator[Tables]:
     with counted(object_store_memory=STORE_BYTES) as tables:
         yield tables
-        gc.collect()
-        tables.clear_attics()
-        # Everything that was ever granted comes back: there is room for a value as large as the store.
-        whole = ray.put(np.ones(MOST_BYTES, "u1"))
-        assert ray.get(whole)[-1] == 1
-        del whole
+        everything_comes_back(tables)
+
+
+@pytest.fixture
+def impatient() -> Iterator[Tables]:
+    """A store that soon says that it is full."""
+    with counted(object_store_memory=STORE_BYTES, _system_config={"store_patience_s": 0.2}) as tables:
+        yield tables
+        everything_comes_back(tables)
+
+
+def everything_comes_back(tables: Tables) -> None:
+    """Whatever was granted: there is room for a value as large as the store."""
+    gc.collect()
+    tables.clear_attics()
+    whole = ray.put(np.ones(MOST_BYTES, "u1"))
+    assert ray.get(whole)[-1] == 1
+    del whole
 
 
 @pytest.fixture
@@ -286,7 +298,7 @@ def test_a_value_that_cannot_be_pickled_takes_nothing(tables: Tables) -> None:
 # --- full ---------------------------------------------------------------------------------------------------
 
 
-def test_a_full_store_says_so_with_its_sizes(tables: Tables) -> None:
+def test_a_full_store_says_so_with_its_sizes(impatient: Tables) -> None:
     # Views: what is read cannot be put on disk.
     kept = [get(ray.put(numbers(seed, 30 * MIB))) for seed in range(2)]
     with pytest.raises(
@@ -299,7 +311,7 @@ def test_a_full_store_says_so_with_its_sizes(tables: Tables) -> None:
     assert get(ray.put(numbers(3, 30 * MIB)))[0] == numbers(3, 30 * MIB)[0]
 
 
-def test_a_full_store_fails_the_task_whose_result_has_no_room(tables: Tables) -> None:
+def test_a_full_store_fails_the_task_whose_result_has_no_room(impatient: Tables) -> None:
     kept = get(ray.put(numbers(1, 60 * MIB)))
     with pytest.raises(ObjectStoreFullError, match="no room for"):
         get(made.remote(1, 30 * MIB))
@@ -385,7 +397,7 @@ async def test_a_coroutine_puts_without_holding_up_its_loop(tables: Tables) -> N
     del ref
 
 
-async def test_a_coroutine_waits_for_room_and_hears_when_there_is_none(tables: Tables) -> None:
+async def test_a_coroutine_waits_for_room_and_hears_when_there_is_none(impatient: Tables) -> None:
     kept = await (await ray.aio.put(numbers(1, 60 * MIB)))
     with pytest.raises(ObjectStoreFullError, match="no room"):
         await ray.aio.put(numbers(1, 60 * MIB))

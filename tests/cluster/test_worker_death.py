@@ -20,19 +20,19 @@ from .doors import Doors, say_at, stand_at, wait_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import ModuleType
+
+    from tests.conftest import Sharing
 
 pytestmark = pytest.mark.usefixtures("one_cpu")
 #: Seconds for what must not hang.
 SOON_S = 20.0
 
 
-@pytest.fixture
-def one_cpu() -> Iterator[ModuleType]:
+@pytest.fixture(scope="module")
+def one_cpu(sharing: Sharing) -> Iterator[None]:
     """A session with one CPU, so that tasks queue behind each other."""
-    ray.init(num_cpus=1)
-    yield ray
-    ray.shutdown()
+    with sharing(num_cpus=1):
+        yield
 
 
 @ray.remote
