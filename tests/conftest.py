@@ -131,7 +131,7 @@ def ray_session() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def sharing(request: pytest.FixtureRequest, leak_grace_s: float) -> Sharing:
-    """Hold one session for several tests, in a fixture of theirs: `with sharing(num_cpus=2): yield`."""
+    """Hold one session for several tests, in a fixture that yields inside of `sharing(num_cpus=2)`."""
     stash = request.config.stash
 
     @contextmanager
