@@ -511,9 +511,7 @@ def _handle_from(pickled: bytes) -> ActorHandle[Any]:
     return ActorHandle(None, *pickle.loads(pickled))
 
 
-def _restore(
-    life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape
-) -> ActorHandle[Any]:
+def _restore(life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape) -> ActorHandle[Any]:
     """What a pickled handle calls."""
     return ActorHandle(life, address, shape)
 

@@ -236,6 +236,13 @@ class Actors:
         """Kill an actor's worker. From any thread, under the lock."""
         self.session.call_soon(self.session.control.send, [m.KILL, lease.number])
 
+    def insist(self, number: int) -> None:
+        """An actor that was asked to end has had its time; on the loop."""
+        with self.owner.lock:
+            actor = self.owned.get(number)
+            if actor is not None:
+                actor.insist()
+
     def ask_to_end(self, actor: OwnedActor) -> None:
         """Have an actor end in order, when it has done what was called for. The lock is held."""
         calls = actor.calls

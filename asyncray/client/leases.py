@@ -430,10 +430,11 @@ class Leases:
         if isinstance(error, ProtocolError):
             link.broken = f" after its connection had broken ({error})"
             grace_s = 0.0
-        self._session.loop.call_later(grace_s, self._end_unreachable, lease)
+        self._session.loop.call_later(grace_s, self._end_unreachable, link)
 
-    def _end_unreachable(self, lease: Lease) -> None:
-        if lease.lost is None:
+    def _end_unreachable(self, link: WorkerLink) -> None:
+        lease = link.lease  # none once the worker's end is told; a timer need not keep what it had
+        if lease is not None and lease.lost is None:
             self._session.control.send([m.KILL, lease.number])
 
     def connections(self) -> list[Connection]:

@@ -11,6 +11,7 @@ Rule 2: methods need the lock of the owner's tables unless they say otherwise.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ActorDiedError, ActorUnschedulableError, RuntimeEnvSetupError, TaskUnschedulableError
@@ -243,7 +244,8 @@ class OwnedActor:
         if self.state in (PLACING, RESTING):
             self.die(End.UNHELD, self._death("nobody held a handle of it any more"))
         elif self.finish():
-            self._actors.session.call_later(_END_S, self._insist)
+            # By its number: an actor that has ended is not kept by its timer.
+            self._actors.session.call_later(_END_S, partial(self._actors.insist, self.life.number))
 
     def finish(self) -> bool:
         """Ask it to end when it has done what was called for; whether it is going to."""
@@ -252,11 +254,10 @@ class OwnedActor:
             self._actors.ask_to_end(self)
         return self.state == ENDING
 
-    def _insist(self) -> None:
-        """It has had its time. On the loop, without the lock."""
-        with self._actors.owner.lock:
-            if self.state == ENDING and self.lease is not None:
-                self._actors.end_worker(self.lease)
+    def insist(self) -> None:
+        """It has had its time."""
+        if self.state == ENDING and self.lease is not None:
+            self._actors.end_worker(self.lease)
 
     def die(self, end: End, failure: Any) -> None:
         """It is dead for good; every call of it fails, now and later."""

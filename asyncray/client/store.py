@@ -305,17 +305,20 @@ class Store:
         else:
             self._session.control.send([m.SPILLED, turn, self.give_all(), ""])
 
-    def _gone(self, turn: int, process_id: bytes, starts: list[Any]) -> None:
-        """A process has died: say which of these extents are used here, and which had values of its own."""
+    def _gone(self, turn: int, dead: list[Any], starts: list[Any]) -> None:
+        """Processes have died: say which of these extents are used here, and which had values of theirs."""
         m.check_numbers("GONE", starts)
-        # What it sent before it died may be about these.
-        self._session.leases.drain(process_id)
-        self._session.peers.drain(process_id)
+        m.check_processes("GONE", dead)
+        for process_id in dead:
+            # What it sent before it died may be about these.
+            self._session.leases.drain(process_id)
+            self._session.peers.drain(process_id)
         self._settle()
         with self._lock:
             used = [start for start in starts if start in self._held]
             self._claimed.update(used)
-        self._session.control.send([m.SETTLED, turn, used, self.supply.orphans(process_id)])
+        orphans = [start for process_id in dead for start in self.supply.orphans(process_id)]
+        self._session.control.send([m.SETTLED, turn, used, orphans])
 
     def fail(self) -> None:
         """Nothing can be had from the node any more. What is here can still be read."""

@@ -3,7 +3,8 @@
 When a process dies, what it wrote may still be read: by owners of its results, by readers of its objects.
 Nothing about readers was said while it lived, so the node asks all the others now (a round); what nobody
 claims goes back at once, the rest when the last claim is given up. An extent whose maker lives and whose
-value's owner has died is named by the maker (an orphan), and then asked for in the same way.
+value's owner has died is named by the maker (an orphan), and then asked for in the same way. The first death
+is asked about at once, those that follow it together: where hundreds die, nobody is asked hundreds of times.
 
 When there is no room for a need, all are asked for what they keep free; then to put objects on disk, again
 and again as long as that makes room; then the need waits a while for somebody to free something.
@@ -20,13 +21,15 @@ from ..state.extents import Extents, Usage
 from ..wire import messages as m
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..config import Config
     from ..wire.frames import Message
 
 #: Share of the store that is made free beyond what is needed, so that objects are put on disk in batches.
 _BATCH_SHARE: Final = 20
+#: Seconds after a round about the dead in which further deaths gather for the next.
+_GATHER_S: Final = 0.1
 #: What a round asks for.
 _CLAIMS: Final = m.GONE
 _FREE: Final = m.RECLAIM
@@ -50,12 +53,12 @@ class _Need:
 class _Round:
     """A question to all processes."""
 
-    __slots__ = ("asks", "freed", "process_id", "starts", "waiting")
+    __slots__ = ("asks", "dead", "freed", "starts", "waiting")
 
-    def __init__(self, asks: int, process_id: bytes, starts: set[int], waiting: set[bytes]) -> None:
+    def __init__(self, asks: int, dead: Sequence[bytes], starts: set[int], waiting: set[bytes]) -> None:
         self.asks = asks
         #: Who died, and the extents that were asked about.
-        self.process_id = process_id
+        self.dead = dead
         self.starts = starts
         #: Who has not answered.
         self.waiting = waiting
@@ -95,6 +98,10 @@ class Grants:
         self._claims: dict[int, set[bytes]] = {}
         self._needs: deque[_Need] = deque()
         self._rounds: dict[int, _Round] = {}
+        #: Who died since the last round about the dead, and the extents that they had.
+        self._dead: list[bytes] = []
+        self._left: set[int] = set()
+        self._gathers = False
         self._turns = itertools.count(1)
         #: What is tried next for the needs that wait: steps of :meth:`_try_more`.
         self._step = 0
@@ -203,7 +210,7 @@ class Grants:
 
     def _free_if_unclaimed(self, start: int) -> None:
         asked = any(start in found.starts for found in self._rounds.values())
-        if not asked and not self._claims.get(start):
+        if not asked and start not in self._left and not self._claims.get(start):
             self._free(start)
 
     # --- rounds -------------------------------------------------------------------------------------------
@@ -220,16 +227,28 @@ class Grants:
             self._heard(turn, process_id)
         # Also when it had nothing: others may have written values that it owned, or be about to.
         if self.extents.capacity:
-            self._begin(_CLAIMS, process_id, starts)
+            self._dead.append(process_id)
+            self._left |= starts
+            if not self._gathers:
+                self._gathered()
+
+    def _gathered(self) -> None:
+        """Ask about those who have died in the meantime, if any have."""
+        self._gathers = bool(self._dead)
+        if self._dead:
+            dead, starts = self._dead, self._left
+            self._dead, self._left = [], set()
+            self._begin(_CLAIMS, dead, starts)
+            self._later(_GATHER_S, self._gathered)
 
     def _begin(
-        self, asks: int, process_id: bytes = b"", starts: Iterable[int] = (), *, wanted: int = 0
+        self, asks: int, dead: Sequence[bytes] = (), starts: Iterable[int] = (), *, wanted: int = 0
     ) -> None:
         turn = next(self._turns)
         waiting = list(self._processes())
-        self._rounds[turn] = _Round(asks, process_id, set(starts), set(waiting))
+        self._rounds[turn] = _Round(asks, dead, set(starts), set(waiting))
         further: dict[int, list[Any]] = {
-            _CLAIMS: [process_id, sorted(starts)],
+            _CLAIMS: [list(dead), sorted(starts)],
             _FREE: [],
             _SPILL: [wanted],
         }
@@ -247,11 +266,11 @@ class Grants:
             if start in found.starts and start in self._claims:
                 self._claims[start].add(process_id)
         mine = {start for start in orphans if self._holders.get(start) == process_id}
-        if mine and found.process_id:
+        if mine and found.dead:
             for start in mine:
                 del self._holders[start]
                 self._claims[start] = set()
-            self._begin(_CLAIMS, found.process_id, mine)
+            self._begin(_CLAIMS, found.dead, mine)
         self._heard(turn, process_id)
 
     def spilled(self, process_id: bytes, turn: int, freed: int, problem: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from ..net.connection import Connection
-    from ..state.scheduler import PoolKey, Worker
+    from ..state.staff import PoolKey, Worker
     from .logs import LogHub
     from .memory import MemoryUse
 

@@ -16,7 +16,7 @@ from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
 from ..state.deaths import Deaths
 from ..state.ranking import MARGIN
-from ..state.scheduler import IDLE, Demand, Grant, Plan, Scheduler
+from ..state.scheduler import Demand, Grant, Plan, Scheduler
 from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
@@ -60,10 +60,11 @@ class Node:
         #: Connections of owners by process id, and whether each was told that somebody waits.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
         self._told_waiting: dict[bytes, bool] = {}
+        #: Who waited when holders of leases were told of it the last time.
+        self._waiting: set[bytes] = set()
         self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
         self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
-        #: Owners that were told of priorities, and the ranks they were told, by owner and class.
-        self._told_ranked: set[bytes] = set()
+        #: The ranks that owners were told, by owner and class.
         self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
         self._deaths = Deaths()
@@ -125,6 +126,8 @@ class Node:
         connection.on_message = lambda _, message, __: self._on_message(process_id, message)
         process.address = address
         self._owners[process_id] = connection
+        if self.scheduler.ranked:
+            connection.send([m.RANKED])
         self.scheduler.ready(process.worker, process_id, self._now())
         self._schedule()
         # Whoever it was started for may not want it any more.
@@ -151,6 +154,9 @@ class Node:
     def _rank(self, sender: bytes, number: int, lead_s: float) -> None:
         if number < 0 or not isfinite(lead_s):
             raise ProtocolError(f"class {number} cannot be {lead_s} seconds ahead")
+        if not self.scheduler.ranked:
+            for connection in self._owners.values():
+                connection.send([m.RANKED])
         self.scheduler.rank(sender, number, self._now() - lead_s)
         self._schedule()
 
@@ -170,16 +176,16 @@ class Node:
             self.pool.kill(process, "killed", f"process {process.pid} was killed by its caller's wish")
 
     def _blocked(self, sender: bytes, blocked: bool) -> None:
-        worker = next((w for w in self.scheduler.workers.values() if w.process_id == sender), None)
+        worker = self.scheduler.staff.of_process(sender)
         if worker is not None:
             self.scheduler.blocked(worker, blocked=blocked)
             self._schedule()
 
     def _keep(self, sender: bytes) -> None:
         """A worker that was asked to retire owns something; it is asked again when it has been idle again."""
-        for worker in self.scheduler.workers.values():
-            if worker.process_id == sender:
-                self.scheduler.kept(worker, self._now())
+        worker = self.scheduler.staff.of_process(sender)
+        if worker is not None:
+            self.scheduler.kept(worker, self._now())
         self._schedule()
         self._sweep_soon()
 
@@ -299,7 +305,7 @@ class Node:
                 f"the task {demand.name!r} needs {demand.resources.to_floats()}, and the node has "
                 f"{self.scheduler.resources.total.to_floats()}: it stays pending"
             )
-        self._tell_waiting()
+        self._tell_waiting({grant.demand.owner for grant in plan.grants})
         if self._memory is not None:
             self._memory.wake()
 
@@ -316,7 +322,7 @@ class Node:
         self._owners[grant.demand.owner].send(message)
 
     def _deny(self, demand: Demand, reason: str) -> None:
-        demand.count = 0
+        self.scheduler.refuse(demand)
         self._owners[demand.owner].send([m.DENIED, demand.number, reason])
 
     def _ceiling(self, demand: Demand) -> str:
@@ -326,24 +332,25 @@ class Node:
             f"tasks that wait for others: {chain}"
         )
 
-    def _tell_waiting(self) -> None:
-        """Tell each owner whether somebody else waits for what its idle leases hold."""
-        feasible = self.scheduler.resources.feasible
-        waiting = {d.owner for d in self.scheduler.demands.values() if d.count and feasible(d.resources)}
-        for process_id, connection in self._owners.items():
+    def _tell_waiting(self, granted: set[bytes]) -> None:
+        """Tell each owner that holds leases whether somebody else waits for what the idle ones hold.
+
+        Args:
+            granted: The owners that have got leases just now.
+        """
+        waiting, held = self.scheduler.who_waits(), self.scheduler.held
+        concerned = granted if waiting == self._waiting else held.keys()
+        self._waiting = waiting
+        for process_id in concerned:
             others = bool(waiting - {process_id})
-            if self._told_waiting.get(process_id, False) != others:
+            if process_id in self._owners and self._told_waiting.get(process_id, False) != others:
                 self._told_waiting[process_id] = others
-                connection.send([m.WANTED, others])
+                self._owners[process_id].send([m.WANTED, others])
         if self.scheduler.ranked:
             self._tell_ranks()
 
     def _tell_ranks(self) -> None:
-        """Tell owners that priorities are used, and for which of their leases something better waits."""
-        for process_id, connection in self._owners.items():
-            if process_id not in self._told_ranked:
-                self._told_ranked.add(process_id)
-                connection.send([m.RANKED])
+        """Tell owners for which of their leases something better waits."""
         outbids, told, now = self.scheduler.outbids(), self._told_outbids, self._now()
         for key in [key for key in told if key not in outbids]:
             del told[key]
@@ -382,7 +389,6 @@ class Node:
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
         self.census.gone(owner)
-        self._told_ranked.discard(owner)
         for key in [key for key in self._told_outbids if key[0] == owner]:
             del self._told_outbids[key]
         orphans = []
@@ -412,8 +418,7 @@ class Node:
         for worker in self.scheduler.surplus(keep, self._now(), self._config.worker_idle_s):
             self.scheduler.retiring(worker)
             self.pool.processes[worker.number].connection.send([m.RETIRE])
-        idle = sum(worker.state == IDLE for worker in self.scheduler.workers.values())
-        if idle > keep:
+        if self.scheduler.staff.count_idle() > keep:
             self._sweep_soon()
 
     # --- output and the end -------------------------------------------------------------------------------

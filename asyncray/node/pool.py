@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..net.stream import StreamConnection
 from ..runtime_env import RuntimeEnv
-from ..state.scheduler import PoolKey, Worker
+from ..state.staff import PoolKey, Worker
 from .forks import Reaper, TemplateLink, describe_end
 from .machine import UNFORKED, WorkerProcess
 from .marks import Mark

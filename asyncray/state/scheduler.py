@@ -12,6 +12,8 @@ Rule 3: nothing is started that could not be granted at once, and of each kind o
         as there are CPUs: more would not be up sooner, and by then the calls may have been done.
 Rule 4: among demands of one depth the better rank goes first (state.ranking), then the order of asking. A
         demand that says nothing of ranks has that of a task without priority that waits since it was asked.
+Rule 5: a pass looks at what waits and at what it grants, never at all workers: those stand in state.staff by
+        what passes ask of them, so that a machine with a thousand idle actors is as quick as an empty one.
 """
 
 from __future__ import annotations
@@ -22,15 +24,12 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from ..resources import UNITS, NodeResources, Resources
+from .staff import LEASED, RETIRING, STARTING, Staff, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-STARTING: Final = "starting"
-IDLE: Final = "idle"
-LEASED: Final = "leased"
-#: Asked to end; it may answer that it is needed.
-RETIRING: Final = "retiring"
+    from .staff import PoolKey
 
 #: Starts in a row that may fail before nothing more is started for what is asked.
 _MOST_FAILURES: Final = 3
@@ -40,27 +39,6 @@ _FEWEST_STARTING: Final = 2
 
 #: How a worker runs calls: one after the other, or as coroutines.
 MODES: Final = ("sync", "async")
-
-#: What workers must have in common to be interchangeable: mode, runtime environment (packed), GPU ids.
-PoolKey = tuple[str, bytes, tuple[int, ...]]
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """One worker process."""
-
-    number: int
-    pool: PoolKey
-    state: str = STARTING
-    lease: Grant | None = None
-    #: Seconds on the node's clock; None unless idle.
-    idle_since: float | None = None
-    #: How many calls deep its task is: 1 for a driver's.
-    depth: int = 0
-    #: Process id of the session in it; empty until it has registered.
-    process_id: bytes = b""
-    #: It has refused to end since it ran last: it owns something.
-    needed: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -116,13 +94,13 @@ class Plan:
 class _Supply:
     """What a pass has not promised to a demand yet."""
 
-    def __init__(self, available: Mapping[str, int], workers: Iterable[Worker]) -> None:
+    def __init__(self, available: Mapping[str, int], starting: Counter[PoolKey]) -> None:
         #: Units by resource.
         self.spare = dict(available)
         #: Workers of each pool that are being started, with those that the pass adds.
-        self.starting = Counter(worker.pool for worker in workers if worker.state == STARTING)
+        self.starting = starting.copy()
         #: And those among them that were started before it.
-        self.coming = self.starting.copy()
+        self.coming = starting.copy()
 
     def take(self, resources: Resources) -> None:
         """One demand's worth of resources is promised."""
@@ -137,9 +115,17 @@ class Scheduler:
         self.resources = NodeResources(total)
         self.max_workers = max_workers
         self._most_starting = max(_FEWEST_STARTING, total.get("CPU", 0) // UNITS)
-        self.workers: dict[int, Worker] = {}
+        self.staff = Staff()
+        #: By number.
+        self.workers = self.staff.workers
         self.grants: dict[int, Grant] = {}
         self.demands: dict[tuple[bytes, int], Demand] = {}
+        #: The demands that are not met.
+        self._open: dict[tuple[bytes, int], Demand] = {}
+        #: The leases that each owner holds, by number; owners without any are not there.
+        self.held: dict[bytes, dict[int, Grant]] = {}
+        #: Leases whose tasks do not wait for others.
+        self._unblocked = 0
         #: Units free on each GPU.
         self._gpus = dict.fromkeys(gpu_ids, UNITS)
         #: How many starts in a row have failed, and the newest worker at that time, by mode and environment.
@@ -172,6 +158,7 @@ class Scheduler:
         if count < 0:
             raise ValueError(f"nobody can want {count} leases")
         if description is not None:
+            self.refuse(self.demands.get(key))
             self.demands[key] = _described(owner, number, description)
         demand = self.demands[key]
         if count and not demand.count:
@@ -181,6 +168,16 @@ class Scheduler:
             demand.rank = self._ranks.get(key, now)
         demand.count = count
         demand.name = name
+        if count:
+            self._open[key] = demand
+        else:
+            self._open.pop(key, None)
+
+    def refuse(self, demand: Demand | None) -> None:
+        """A demand will not be met, or is there no more."""
+        if demand is not None:
+            demand.count = 0
+            self._open.pop((demand.owner, demand.number), None)
 
     def rank(self, owner: bytes, number: int, rank: float) -> None:
         """An owner says how its class *number* ranks, from now on, also when it wants nothing yet."""
@@ -196,7 +193,7 @@ class Scheduler:
         enough is not among them: to wait for several, workers would have to idle.
         """
         free = self.resources.available
-        waiting = [d for d in self.demands.values() if d.count and not d.resources.fits(free)]
+        waiting = [demand for demand in self._open.values() if not demand.resources.fits(free)]
         waiting.sort(key=lambda demand: (demand.rank, demand.order))
         found: dict[tuple[bytes, int], float] = {}
         # A lease whose task waits for others has given back what it can.
@@ -217,22 +214,22 @@ class Scheduler:
 
     def depth_of(self, owner: bytes) -> int:
         """How many calls deep an owner's running task is; 0 for a driver."""
-        return next((w.depth for w in self.workers.values() if w.process_id == owner), 0)
+        worker = self.staff.of_process(owner)
+        return 0 if worker is None else worker.depth
 
     def started(self, worker: Worker) -> None:
         """A worker is being started."""
-        self.workers[worker.number] = worker
+        self.staff.add(worker)
 
     def ready(self, worker: Worker, process_id: bytes, now: float) -> None:
         """A worker has registered."""
-        worker.state = IDLE
-        worker.process_id = process_id
-        worker.idle_since = now
+        self.staff.registered(worker, process_id)
+        self.staff.idle(worker, now)
         self._failures.pop(worker.pool[:2], None)
 
     def gone(self, worker: Worker) -> Grant | None:
         """A worker is dead; returns the lease that it takes along."""
-        self.workers.pop(worker.number, None)
+        self.staff.remove(worker)
         if worker.state == STARTING:
             self._start_failed(worker)
         grant = worker.lease
@@ -253,27 +250,24 @@ class Scheduler:
             return []
         del self._failures[worker.pool[:2]]
         mode, environment = worker.pool[:2]
-        demands = self.demands.values()
-        return [d for d in demands if d.count and (d.mode, d.environment) == (mode, environment)]
+        demands = self._open.values()
+        return [demand for demand in demands if (demand.mode, demand.environment) == (mode, environment)]
 
     def returned(self, grant: Grant, now: float) -> None:
         """An owner gave a lease back."""
         self._end(grant)
-        grant.worker.state = IDLE
         grant.worker.lease = None
         grant.worker.depth = 0
-        grant.worker.idle_since = now
+        self.staff.idle(grant.worker, now)
 
     def retiring(self, worker: Worker) -> None:
         """An idle worker is asked to end: it is not lent any more."""
-        worker.state = RETIRING
+        self.staff.move(worker, RETIRING)
 
     def kept(self, worker: Worker, now: float) -> None:
         """It owns something that is needed, and stays."""
         if worker.state == RETIRING:
-            worker.state = IDLE
-            worker.idle_since = now
-            worker.needed = True
+            self.staff.idle(worker, now, needed=True)
 
     def blocked(self, worker: Worker, *, blocked: bool) -> None:
         """A worker's task waits for others, or goes on."""
@@ -281,6 +275,7 @@ class Scheduler:
         if grant is None or grant.blocked == blocked:
             return
         grant.blocked = blocked
+        self._unblocked += -1 if blocked else 1
         cpu = grant.demand.held.only("CPU")
         if blocked:
             self.resources.release(cpu)
@@ -290,17 +285,23 @@ class Scheduler:
     def owner_gone(self, owner: bytes) -> list[Grant]:
         """An owner is dead; returns the leases it held, which stay until their workers end."""
         for key in [key for key in self.demands if key[0] == owner]:
-            self.demands.pop(key).count = 0
+            self.refuse(self.demands.pop(key))
         for key in [key for key in self._ranks if key[0] == owner]:
             del self._ranks[key]
-        return [grant for grant in self.grants.values() if grant.demand.owner == owner]
+        return list(self.held.get(owner, {}).values())
 
     def _end(self, grant: Grant) -> None:
         if self.grants.pop(grant.number, None) is None:
             return
+        owner = grant.demand.owner
+        del self.held[owner][grant.number]
+        if not self.held[owner]:
+            del self.held[owner]
         held = grant.demand.held
         if grant.blocked:
             held = held.subtract(held.only("CPU"))
+        else:
+            self._unblocked -= 1
         self.resources.release(held)
         for gpu, units in _gpu_units(grant.demand.resources, grant.gpus):
             self._gpus[gpu] += units
@@ -310,9 +311,10 @@ class Scheduler:
     def assign(self) -> Plan:
         """Grant what can be granted; say what must be started for the rest."""
         plan = Plan()
-        supply = _Supply(self.resources.available, self.workers.values())
-        for demand in self.waiting():
-            self._serve(demand, plan, supply)
+        if self._open:
+            supply = _Supply(self.resources.available, self.staff.starting)
+            for demand in self.waiting():
+                self._serve(demand, plan, supply)
         return plan
 
     def _serve(self, demand: Demand, plan: Plan, supply: _Supply) -> None:
@@ -327,7 +329,7 @@ class Scheduler:
             if gpus is None:
                 return
             pool = (demand.mode, demand.environment, gpus)
-            worker = self._idle(pool)
+            worker = self.staff.last_idle(pool)
             if worker is not None:
                 self._grant(demand, worker, gpus, plan)
             elif supply.coming[pool]:
@@ -351,24 +353,14 @@ class Scheduler:
         """
         if plan.starts or plan.retirements or plan.denials:
             return
-        if any(worker.state in (STARTING, RETIRING) for worker in self.workers.values()):
+        if self.staff.starting or self.staff.retiring:
             return
-        idle = [w for w in self.workers.values() if w.state == IDLE and not w.needed]
-        if idle:
-            oldest = min(idle, key=lambda worker: worker.idle_since or 0.0)
+        oldest = self.staff.first_unneeded()
+        if oldest is not None:
             self.retiring(oldest)
             plan.retirements.append(oldest)
-        elif all(grant.blocked for grant in self.grants.values()):
+        elif not self._unblocked:
             plan.denials.append(demand)
-
-    def _idle(self, pool: PoolKey) -> Worker | None:
-        """The idle worker of a pool that was used last: its caches are warm, and the others can retire."""
-        best: Worker | None = None
-        for worker in self.workers.values():
-            newer = best is None or (worker.idle_since or 0) > (best.idle_since or 0)
-            if worker.state == IDLE and worker.pool == pool and newer:
-                best = worker
-        return best
 
     def _grant(self, demand: Demand, worker: Worker, gpus: tuple[int, ...], plan: Plan) -> None:
         self.resources.acquire(demand.held)
@@ -377,12 +369,15 @@ class Scheduler:
         grant = Grant(self._next_grant, demand, worker, gpus, demand.name)
         self._next_grant += 1
         self.grants[grant.number] = grant
-        worker.state = LEASED
+        self.held.setdefault(demand.owner, {})[grant.number] = grant
+        self._unblocked += 1
+        self.staff.move(worker, LEASED)
         worker.lease = grant
         worker.needed = False
-        worker.idle_since = None
         worker.depth = demand.depth + 1
         demand.count -= 1
+        if not demand.count:
+            del self._open[demand.owner, demand.number]
         plan.grants.append(grant)
 
     def _choose_gpus(self, demand: Demand) -> tuple[int, ...] | None:
@@ -402,26 +397,27 @@ class Scheduler:
 
     def waiting(self) -> list[Demand]:
         """The demands that are not met, in the order in which they are served."""
-        demands = [demand for demand in self.demands.values() if demand.count]
-        demands.sort(key=lambda d: (-d.depth, d.rank, d.order))
-        return demands
+        return sorted(self._open.values(), key=lambda demand: (-demand.depth, demand.rank, demand.order))
 
-    def somebody_waits(self) -> bool:
-        """Whether a demand that could be met one day is not."""
-        return any(d.count and self.resources.feasible(d.resources) for d in self.demands.values())
+    def who_waits(self) -> set[bytes]:
+        """The owners with a demand that could be met one day, and is not."""
+        feasible = self.resources.feasible
+        return {demand.owner for demand in self._open.values() if feasible(demand.resources)}
 
     def surplus(self, keep: int, now: float, idle_s: float) -> list[Worker]:
         """Idle workers beyond *keep* that have been idle for *idle_s* seconds, the oldest first."""
-        idle = [w for w in self.workers.values() if w.state == IDLE and w.idle_since is not None]
-        idle.sort(key=lambda worker: worker.idle_since or 0.0)
+        idle = self.staff.all_idle()
         old = [worker for worker in idle if now - (worker.idle_since or 0.0) >= idle_s]
         return old[: max(0, len(idle) - keep)]
 
     def chain(self, owner: bytes) -> list[str]:
         """The names of the tasks that led to what *owner* demands, the outermost first."""
         names: list[str] = []
-        by_process = {worker.process_id: worker for worker in self.workers.values()}
-        while (worker := by_process.pop(owner, None)) is not None and worker.lease is not None:
+        seen = set()
+        while (worker := self.staff.of_process(owner)) is not None and worker.lease is not None:
+            if owner in seen:
+                break
+            seen.add(owner)
             names.append(worker.lease.name)
             owner = worker.lease.demand.owner
         return names[::-1]
@@ -449,6 +445,12 @@ class Scheduler:
             assert self.resources.available[name] + used.get(name, 0) == total, name
         for worker in self.workers.values():
             assert (worker.lease is not None) == (worker.state == LEASED)
+        open_demands = {key: demand for key, demand in self.demands.items() if demand.count}
+        assert open_demands == self._open
+        assert self._unblocked == sum(not grant.blocked for grant in self.grants.values())
+        assert sum(map(len, self.held.values())) == len(self.grants)
+        assert all(self.held.values())
+        self.staff.validate()
 
 
 def _described(owner: bytes, number: int, description: list[Any]) -> Demand:

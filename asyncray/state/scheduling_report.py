@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .scheduler import STARTING
-
 if TYPE_CHECKING:
     from ..resources import Resources
     from .scheduler import Demand, Grant, Scheduler
@@ -42,4 +40,4 @@ def _held(grant: Grant) -> Resources:
 def _starts(scheduler: Scheduler, demand: Demand) -> bool:
     """Whether a worker is being started that could serve a demand."""
     pool = (demand.mode, demand.environment)
-    return any(w.state == STARTING and w.pool[:2] == pool for w in scheduler.workers.values())
+    return any(key[:2] == pool for key in scheduler.staff.starting)

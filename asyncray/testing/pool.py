@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..net.stream import StreamConnection
 from ..node.forks import describe_end
 from ..node.machine import WorkerProcess
-from ..state.scheduler import PoolKey, Worker
+from ..state.staff import PoolKey, Worker
 from .machine import KILLED
 from .worker import SimulatedWorker
 

@@ -207,9 +207,9 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     GIVE: ("GIVE", (list,)),
     # number of the round: give what is free, then answer
     RECLAIM: ("RECLAIM", (int,)),
-    # number of the round, id of the dead process, where the extents begin that it had
-    GONE: ("GONE", (int, bytes, list)),
-    # number of the round, which of its extents are used here, which extents here held values of the dead
+    # number of the round, ids of dead processes, where the extents begin that they had
+    GONE: ("GONE", (int, list, list)),
+    # number of the round, which of their extents are used here, which extents here held values of the dead
     SETTLED: ("SETTLED", (int, list, list)),
     # where the results lie that their owner has no use for any more
     RECYCLE: ("RECYCLE", (list,)),
@@ -305,3 +305,13 @@ def check_numbers(name: str, numbers: list[Any]) -> None:
     """
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ProtocolError(f"{name} carries something that is not a number of an object or task")
+
+
+def check_processes(name: str, processes: list[Any]) -> None:
+    """Check a list of process ids.
+
+    Raises:
+        ProtocolError: when it holds anything else.
+    """
+    if not all(type(process) is bytes for process in processes):
+        raise ProtocolError(f"{name} carries something that is not the id of a process")

@@ -18,7 +18,7 @@ from asyncray.node.node import Node
 from asyncray.options import TaskOptions
 from asyncray.process import Process, enter, leave
 from asyncray.runtime_env import NO_RUNTIME_ENV
-from asyncray.state.scheduler import PoolKey, Worker
+from asyncray.state.staff import PoolKey, Worker
 from asyncray.state.tasks import DONE
 from asyncray.wire import messages as m
 from asyncray.wire.handshake import Credentials, Identity, check_refusal

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncray.resources import UNITS, Resources
-from asyncray.state.scheduler import IDLE, RETIRING, Grant, Plan, PoolKey, Scheduler, Worker
+from asyncray.state.scheduler import Grant, Plan, Scheduler
+from asyncray.state.staff import IDLE, RETIRING, PoolKey, Worker
 
 SYNC: PoolKey = ("sync", b"", ())
 OTHER: PoolKey = ("sync", b"other", ())

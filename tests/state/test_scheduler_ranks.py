@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncray.resources import UNITS, Resources
-from asyncray.state.scheduler import Plan, Scheduler, Worker
+from asyncray.state.scheduler import Plan, Scheduler
+from asyncray.state.staff import Worker
 
 ONE, OTHER = b"one owner", b"other owner"
 
