@@ -71,6 +71,19 @@ class Countdown:
         self.gate.release()
 
 
+class Single:
+    """Opens its gate when its one record is done: what a single call is waited for with."""
+
+    __slots__ = ("gate",)
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def notify(self, record: ObjectRecord) -> None:
+        self.gate.release()
+
+
 class Bell:
     """Opens its gate at the first notice, once."""
 

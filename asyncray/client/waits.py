@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import GetTimeoutError
 from ..state.objects import FAILED, PENDING, ObjectRecord
 from .destructors import interrupts_us
-from .waiting import Callback, Countdown, LoopCountdown, LoopPost, LoopTally, LoopWaiter, Parker, Tally
+from .waiting import (
+    Callback,
+    Countdown,
+    LoopCountdown,
+    LoopPost,
+    LoopTally,
+    LoopWaiter,
+    Parker,
+    Single,
+    Tally,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -89,14 +99,16 @@ class Waits:
             self._wait_round(pending, timeout if timeout == 0 else left)
 
     def _wait_round(self, pending: list[ObjectRecord], timeout: float | None) -> None:
-        countdown = Countdown(len(pending))
+        countdown = Countdown(len(pending)) if len(pending) > 1 else Single()
+        opened = False
         self._register(pending, countdown)
         try:
             self._session.fetch(pending, whole=True)
             opened = self.park(countdown.gate, timeout, functools.partial(_all_of, pending))
         finally:
             # Also when the gate was opened: a failure opens it while others are pending.
-            self._owner.remove_waiter(pending, countdown)
+            if not opened or len(pending) > 1:
+                self._owner.remove_waiter(pending, countdown)
         if not opened:
             raise timed_out(len(pending), timeout)
 

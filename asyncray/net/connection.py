@@ -43,6 +43,9 @@ class StreamSocket(Protocol):
     def sendmsg(self, buffers: Sequence[Buffer], /) -> int:
         """As send, of several buffers."""
 
+    def getsockopt(self, level: int, option: int, /) -> int:
+        """Its pending error, which is cleared; 0 when there is none."""
+
     def close(self) -> None:
         """Close it."""
 

@@ -107,6 +107,10 @@ class MemorySocket:
     def sendmsg(self, buffers: Sequence[Buffer], /) -> int:
         return self.send(b"".join(buffers))
 
+    def getsockopt(self, level: int, option: int, /) -> int:
+        # What has arrived and that nothing more will are told together: the reader must look on.
+        return errno.ECONNRESET if self.peer.closed else 0
+
     def close(self) -> None:
         if self.closed:
             return

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asyncray.net")
 _READ_BYTES: Final = 256 * 1024
+#: Bytes of the first read when something has come. Mostly it is little, and for a buffer above 128 KiB that
+#: is given back all but unused, malloc asks the kernel each time.
+_FIRST_BYTES: Final = 32 * 1024
 #: Reads from one connection before others have a turn.
 _READS: Final = 8
 #: Seconds for a hello: a process that is stopped or swapped out for a moment may still say it.
@@ -229,28 +232,36 @@ class StreamConnection:
             pass
 
     def _on_readable(self) -> None:
-        # Until nothing is left: uvloop tells of a broken socket only once, however much there is to read.
+        asked = _FIRST_BYTES
         for _ in range(_READS):
-            if not self._reading or not self._read_once():
+            count = self._read_once(asked) if self._reading else 0
+            if not count or self._closed:
                 return
+            # A short read has taken all; a further one would fail, and let another thread in before the one
+            # that waits for what has come. But uvloop tells of a broken socket only once, however much there
+            # is to read.
+            if count < asked and not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                return
+            asked = _READ_BYTES
         if self._reading:
             # Others have a turn. Registered anew, the reader is told again of what was told before.
             self.pause_reading()
             self.start()
 
-    def _read_once(self) -> bool:
+    def _read_once(self, most: int = _READ_BYTES) -> int:
+        """Handle what one read brings; returns how many bytes that were."""
         try:
-            data = self._sock.recv(_READ_BYTES)
+            data = self._sock.recv(most)
         except (BlockingIOError, InterruptedError):
-            return False
+            return 0
         except OSError as error:
             self.close(error)
-            return False
+            return 0
         if not data:
             self.close()
-            return False
+            return 0
         self._handle(data)
-        return True
+        return len(data)
 
     def _handle(self, data: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
 from ..wire import messages as m
-from ..wire.values import BufferFeed, field_bytes
+from ..wire.values import BufferFeed, field_bytes, is_scalar
 from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
@@ -74,13 +74,14 @@ class AsyncOwner:
 
     def add(self, row: list[Any], buffers: list[Buffer], busy_s: float) -> None:
         """Report a result together with the others of this turn of the loop."""
-        if not self._rows:
+        if not self._rows and self.running:
             self._loop.call_soon(self.report)
         self._rows.append(row)
         self._buffers += buffers
         self._busy_s += busy_s
         self._gathered_bytes += field_bytes(row[2]) + sum(map(len, buffers))
-        if self._gathered_bytes > self._batch_bytes:
+        if not self.running or self._gathered_bytes > self._batch_bytes:
+            # A call that was alone need not wait for company.
             self.report()
 
     def report(self) -> None:
@@ -247,8 +248,9 @@ class AsyncWorker:
             if call.cancelled:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been cancelled a moment later
             function = runner.load(call)
-            for ref in runner.await_remote(call):
-                await ref
+            if call.dependencies is not None:
+                for ref in runner.await_remote(call):
+                    await ref
             runner.decode(call)
         except BaseException as error:  # noqa: BLE001 - the call's failure
             return runner.refused(call, error)
@@ -259,7 +261,9 @@ class AsyncWorker:
                 return runner.succeeded(call, None, buffers)
             if type(value) is CoroutineType or isawaitable(value):
                 value = await value
-            return runner.succeeded(call, await runner.prepared(call, value), buffers)
+            if not is_scalar(value):
+                value = await runner.prepared(call, value)
+            return runner.succeeded(call, value, buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too
             return runner.failed(call, error)
 

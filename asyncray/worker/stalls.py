@@ -39,6 +39,8 @@ class StallWatch:
         self._loop = loop
         self._start_thread = start_thread
         self._running = 0
+        #: Whether the watch waits for a call to start; else it will see by itself that one has.
+        self._resting = False
         self._busy = threading.Event()
         #: The loop's answer to the last question for a sign of life.
         self._beat = threading.Event()
@@ -48,21 +50,29 @@ class StallWatch:
     def begin(self) -> None:
         """A call starts. On the loop."""
         self._running += 1
-        if self._running == 1:
+        if self._resting:
+            self._resting = False
             self._busy.set()
-            if not self._started:
-                self._started = True
-                self._start_thread(self._watch)
+        elif not self._started:
+            self._started = True
+            self._start_thread(self._watch)
 
     def end(self) -> None:
         """A call has ended. On the loop."""
         self._running -= 1
+
+    def _rest(self) -> None:
+        """Wait for a call to start."""
+        self._busy.clear()
+        # In this order: a call that starts in between is seen here, or sees that somebody waits for it.
+        self._resting = True
         if not self._running:
-            self._busy.clear()
+            self._busy.wait()
+        self._resting = False
 
     def _watch(self) -> None:
         while True:
-            self._busy.wait()
+            self._rest()
             self._beat.clear()
             try:
                 self._loop.call_soon_threadsafe(self._beat.set)
