@@ -522,11 +522,6 @@ def _describe(
     told: dict[str, Any] = {}
     streams = shape.returns == "streaming"
     if streams:
-        if calls.shape.mode == "async" and not calls.shape.is_async:
-            raise ValueError(
-                f"{calls.shape.name}.{name} would stream from a thread, which is not there yet: let the "
-                "actor run one call at a time, or make its generators asynchronous"
-            )
         told.update(shape.stream_options())
     elif shape.returns != 1:
         told["returns"] = shape.returns

@@ -16,7 +16,9 @@ from .calls import call_user
 from .hands import Hands
 from .mailbox import Mailbox
 from .output import flush
+from .pausing import ThreadPauses
 from .scope import running_call
+from .streaming import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +59,7 @@ class AsyncActor:
         self._hosting = runner.hosting
         self._mailbox: Mailbox[Item] = Mailbox()
         self._hands = Hands(start_thread, session.waits._parker)
+        self._pauses = ThreadPauses(session.waits._parker, session.scope)
         self._parting = False
         #: Notices who blocks the loop; None in a simulation, where nobody can.
         self.stalls: StallWatch | None = None
@@ -153,23 +156,25 @@ class AsyncActor:
         function = call.function
         return (function.of_actor or function.constructs) and self._hosting.is_threaded(call)
 
-    def run_in_thread(self, call: Call, done: Callable[[list[Any], list[Buffer]], None]) -> None:
+    def run_in_thread(
+        self, owner: AsyncOwner, call: Call, done: Callable[[list[Any], list[Buffer]], None]
+    ) -> None:
         """Run a call in a thread; *done* gets its row and its buffers, on the loop."""
         context = copy_context()
         context.run(running_call.set, call)
         if call.extras:
             self._runner.enclose(call)
         context.run(enclosing.set, call.enclosure)
-        self._hands.do(partial(context.run, self._work, call, done))
+        self._hands.do(partial(context.run, self._work, owner, call, done))
 
-    def _work(self, call: Call, done: Callable[[list[Any], list[Buffer]], None]) -> None:
+    def _work(self, owner: AsyncOwner, call: Call, done: Callable[[list[Any], list[Buffer]], None]) -> None:
         """In a thread."""
         buffers: list[Buffer] = []
-        row = self._outcome(call, buffers)
+        row = self._outcome(owner, call, buffers)
         flush()
         self._session.call_soon(done, row, buffers)
 
-    def _outcome(self, call: Call, buffers: list[Buffer]) -> list[Any]:
+    def _outcome(self, owner: AsyncOwner, call: Call, buffers: list[Buffer]) -> list[Any]:
         runner = self._runner
         call.started = True
         if call.cancelled:
@@ -181,6 +186,11 @@ class AsyncActor:
             return runner.refused(call, error)
         try:
             value = call_user(function, call.positional, call.keywords)
+            if call.flow is not None:
+                producer = Producer(runner, call, owner.connection.send, self._session.clock)
+                # Nothing interrupts a thread, its clean-up neither.
+                producer.run(value, partial(self._pauses.pause, call), lambda: None)
+                value = None
             return runner.succeeded(call, value, buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure
             return runner.failed(call, error)

@@ -11,7 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from inspect import isasyncgen, isawaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from ..client.enclosures import enclosing
 from ..exceptions import ProtocolError
@@ -21,6 +21,7 @@ from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
 from .output import flush
+from .pausing import PAUSE_S, wake
 from .running import RunningCalls, task_stack
 from .scope import WorkerScope, running_call
 from .streaming import Producer
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from ..state.streams import Outflow
     from ..wire.frames import Buffer, Message
     from .ending import Ending
-
-
-#: Seconds of a pause after which a stream counts as waiting, and its CPU is free.
-_PAUSE_S: Final = 0.001
 
 
 async def _turn() -> None:
@@ -168,7 +165,7 @@ class AsyncWorker:
         self._scope.begin(call)
         if self.actor.runs_in_thread(call):
             owner.running[call.number] = (None, call)
-            self.actor.run_in_thread(call, partial(self._ended_in_thread, owner, call, self._clock()))
+            self.actor.run_in_thread(owner, call, partial(self._ended_in_thread, owner, call, self._clock()))
             return
         self.actor.begun()
         context = copy_context()
@@ -324,7 +321,7 @@ class AsyncWorker:
         """Wait for news of a stream's reader; a wait that lasts gives the CPU back."""
         resumed = self._session.loop.create_future()
         waiters: list[Any] = []
-        lasting = self._session.loop.call_later(_PAUSE_S, lambda: waiters.append(self._scope.before_wait()))
+        lasting = self._session.loop.call_later(PAUSE_S, lambda: waiters.append(self._scope.before_wait()))
         flow.on_credit = lambda: resume(resumed)
         try:
             await resumed
@@ -365,7 +362,9 @@ class AsyncWorker:
         if force and self._runner.hosting.shape is None:
             owner.report()
             self._end.at_once()
-        if call.started and task is not None:
+        if task is None:
+            wake(call)
+        elif call.started:
             task.cancel()
 
     def retire(self) -> bool:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import asyncray as ray
 from asyncray import exceptions
+from tests.cluster.tables import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from asyncray import ActorHandle
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -89,6 +95,89 @@ def test_a_stream_of_a_killed_actor_ends_with_its_death() -> None:
         [ray.get(ref) for ref in stream]
 
 
-def test_streams_from_threads_are_refused_for_now() -> None:
-    with pytest.raises(ValueError, match="thread"):
-        Sync.options(max_concurrency=2).remote().count.remote(3)
+class _Threaded(_Sync):
+    """Streams from threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: list[str] = []
+        self.threads: set[str] = set()
+
+    def named(self, name: str, most: int) -> Iterator[tuple[str, int]]:
+        self.threads.add(threading.current_thread().name + str(threading.get_ident()))
+        try:
+            for number in range(most):
+                yield name, number
+        finally:
+            self.closed.append(name)
+
+    def ends(self) -> list[str]:
+        return self.closed
+
+    def how_many_threads(self) -> int:
+        return len(self.threads)
+
+
+Threaded = ray.remote(max_concurrency=4)(_Threaded)
+
+
+def test_streams_of_threads_run_at_the_same_time_and_keep_their_order() -> None:
+    actor = Threaded.remote()
+    streams = {name: actor.named.options(max_unread=2).remote(name, 10) for name in "abc"}
+    for number in range(10):
+        # In turns: each producer is never more than two ahead, so all of them are under way.
+        for name, stream in streams.items():
+            assert ray.get(next(stream)) == (name, number)
+    for stream in streams.values():
+        with pytest.raises(StopIteration):
+            next(stream)
+    assert ray.get(actor.how_many_threads.remote()) == 3
+
+
+def test_a_stream_of_a_thread_pauses_until_it_is_read_or_closed() -> None:
+    actor = Threaded.remote()
+    stream = actor.count.options(max_unread=3).remote(1000)
+    assert ray.get(next(stream)) == 0
+    assert ray.get(actor.made_so_far.remote()) < 10
+    other = actor.named.options(max_unread=2).remote("closed", 1000)
+    assert ray.get(next(other)) == ("closed", 0)
+    other.close()
+    settled(lambda: ray.get(actor.ends.remote()) == ["closed"])
+    assert [ray.get(ref) for ref in stream] == list(range(1, 1000))
+
+
+def test_a_stream_of_a_thread_ends_with_what_its_method_raises() -> None:
+    stream = Threaded.remote().fails.remote()
+    assert ray.get(next(stream)) == 1
+    with pytest.raises(ValueError, match="no"):
+        ray.get(next(stream))
+
+
+def test_a_cancelled_stream_of_a_thread_ends_where_it_pauses() -> None:
+    actor = Threaded.remote()
+    stream = actor.named.options(max_unread=2).remote("cancelled", 1000)
+    assert ray.get(next(stream)) == ("cancelled", 0)
+    ray.cancel(stream)
+    with pytest.raises(exceptions.TaskCancelledError):
+        [ray.get(ref) for ref in stream]
+    settled(lambda: ray.get(actor.ends.remote()) == ["cancelled"])
+
+
+def test_a_stream_of_a_thread_ends_when_its_reader_dies() -> None:
+    @ray.remote(max_retries=0)
+    def reads_one(actor: ActorHandle[Any]) -> None:
+        stream = actor.named.options(max_unread=2).remote("left", 1000)
+        assert ray.get(next(stream)) == ("left", 0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    actor = Threaded.remote()
+    with pytest.raises(exceptions.WorkerCrashedError):
+        ray.get(reads_one.remote(actor))
+    settled(lambda: ray.get(actor.ends.remote()) == ["left"])
+
+
+async def test_a_generator_of_an_async_actor_leaves_turns_to_others_while_it_waits_for_its_reader() -> None:
+    actor = Async.remote()
+    stream = actor.count.options(max_unread=2).remote(100)
+    assert await actor.made_so_far.remote() <= 2
+    assert [await ref async for ref in stream] == list(range(100))
