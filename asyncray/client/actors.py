@@ -30,6 +30,7 @@ from ..wire import messages as m
 from ..wire.handshake import Identity
 from .actor_calls import CALLERS_OWN, ActorCalls
 from .errors import encode_error
+from .farewells import Farewells
 from .owned_actor import OwnedActor, Plan
 from .putting import encode_call
 
@@ -61,6 +62,7 @@ class Actors:
         self.creating: dict[int, OwnedActor] = {}
         #: By where the actor's life is: the owner's process id, and the number there.
         self._calls: WeakValueDictionary[tuple[bytes, int], ActorCalls] = WeakValueDictionary()
+        self.farewells = Farewells(session)
         self._has_keeper = False
         #: What waits for the last actors; None while the session does not end.
         self._last: _Last | None = None
@@ -108,6 +110,7 @@ class Actors:
             self.owned[record.number] = actor
             self._calls[address[0], address[2]] = calls
             links = actor.place()
+        self.farewells.made(shape)
         for link in links:
             link.flush()
 

@@ -139,6 +139,7 @@ class Session:
             m.ANSWER: self.questions.answered,
             m.STALLED: self.inquiries.deadlocks.stalled,
             m.KEEPER_WANTED: self.actors.on_keeper_wanted,
+            m.WIND_UP: self.actors.farewells.on_wind_up,
             **self.store.handlers(),
         }
 
@@ -213,8 +214,8 @@ class Session:
             )
 
     def part(self) -> None:
-        """End in order: first the actors that want to clean up. On the loop."""
-        self.actors.end_all(self._part)
+        """End in order: first the actors that want to clean up, whoever owns them. On the loop."""
+        self.actors.farewells.wind_up_all(self._part)
 
     def _part(self) -> None:
         """Ask the node to end. Who waits hears of this, and not of the deaths that follow."""
@@ -524,6 +525,8 @@ class Session:
         """Something has ended that others may have needed this process for. On the loop."""
         if self.store.spilling is not None:
             self.store.spilling.pay()
+        if self._leave is not None:
+            self.actors.farewells.release()
         if self._leave is not None and not self.is_needed():
             leave, self._leave = self._leave, None
             leave()

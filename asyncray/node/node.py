@@ -22,6 +22,7 @@ from ..wire import messages as m
 from ..wire.handshake import Identity
 from .census import Census
 from .directory import Directory
+from .farewells import Farewells
 from .grants import Grants
 from .logs import LogHub
 from .machine import UNFORKED
@@ -69,6 +70,7 @@ class Node:
         self._sweeping = False
         self._deaths = Deaths()
         self.directory = Directory()
+        self.farewells = Farewells(self._send_to)
         self._questions = self.directory.questions()
         use_of = machine.memory_use
         self._memory = (
@@ -196,9 +198,23 @@ class Node:
         if question == "keeper":
             self._ask_for_keeper(sender, number)
             return
+        if question == "wind_up":
+            self._wind_up(sender, number)
+            return
         answer = self._questions.get(question)
         told = self._answer(question) if answer is None else answer(sender, argument)
         self._owners[sender].send([m.ANSWER, number, told])
+
+    def _wind_up(self, sender: bytes, number: int) -> None:
+        self._check_driver(sender)
+        self.farewells.begin(lambda: self._driver.send([m.ANSWER, number, None]))
+
+    def _winds_up(self, sender: bytes) -> None:
+        if sender != self._boot.driver_process_id:  # that does without being asked
+            self.farewells.announced(sender)
+
+    def _wound_up(self, sender: bytes) -> None:
+        self.farewells.done(sender)
 
     def _ask_for_keeper(self, sender: bytes, number: int) -> None:
         """Answer with the keeper's handle, when there is one; the driver makes it."""
@@ -389,6 +405,7 @@ class Node:
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
         self.census.gone(owner)
+        self.farewells.gone(owner)
         for key in [key for key in self._told_outbids if key[0] == owner]:
             del self._told_outbids[key]
         orphans = []
@@ -463,6 +480,8 @@ class Node:
         m.TOLD: _told,
         m.STOP: _stop,
         m.NAME_FREE: _name_free,
+        m.WINDS_UP: _winds_up,
+        m.WOUND_UP: _wound_up,
     }
 
 

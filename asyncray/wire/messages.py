@@ -70,6 +70,9 @@ ACTOR_KILL: Final = 102
 ACTOR_LEAVES: Final = 103
 NAME_FREE: Final = 104
 KEEPER_WANTED: Final = 105
+WINDS_UP: Final = 160
+WIND_UP: Final = 161
+WOUND_UP: Final = 162
 
 # --- control: priorities -----------------------------------------------------------------------------------
 OUTBID: Final = 87
@@ -251,6 +254,12 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     NAME_FREE: ("NAME_FREE", (str, str, int)),
     # for the driver: somebody asks for the keeper of detached actors
     KEEPER_WANTED: ("KEEPER_WANTED", ()),
+    # a worker owns actors that want to clean up
+    WINDS_UP: ("WINDS_UP", ()),
+    # the session ends: let them
+    WIND_UP: ("WIND_UP", ()),
+    # they have
+    WOUND_UP: ("WOUND_UP", ()),
 }
 
 
