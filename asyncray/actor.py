@@ -26,6 +26,7 @@ from .actor_shape import BUILT_IN, METHOD_OPTIONS, ActorShape, MethodShape, shap
 from .exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
+    OutOfMemoryError,
     PendingCallsLimitExceeded,
     RayActorError,
 )
@@ -251,7 +252,7 @@ class ActorHandle(Generic[T]):
     async def __aexit__(self, *exc_info: object) -> None:
         try:
             await self.__getattr__("__ray_terminate__").remote()
-        except RayActorError:  # what it answers with, at last
+        except (RayActorError, OutOfMemoryError):  # what it answers with, at last
             return
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -318,7 +319,7 @@ class ActorMethod:
         if not shape.fewest <= len(args) + len(kwargs) <= shape.most:
             raise TypeError(_wrong_count(handle, self._name, shape, len(args) + len(kwargs)))
         most = handle._ray_shape.max_pending_calls
-        if most >= 0 and descriptor.group.pending() >= most:  # type: ignore[attr-defined]
+        if most > 0 and descriptor.group.pending() >= most:  # type: ignore[attr-defined]
             raise PendingCallsLimitExceeded(
                 f"{most} calls of the actor {handle._ray_shape.name!r} are under way, and max_pending_calls "
                 f"is {most}; wait for some, or use `await handle.{self._name}.remote_async(...)`"
@@ -328,7 +329,7 @@ class ActorMethod:
     async def remote_async(self, *args: Any, **kwargs: Any) -> Any:
         """As ``remote``, but where that would raise PendingCallsLimitExceeded, this waits for room."""
         most = self._handle._ray_shape.max_pending_calls
-        if most >= 0:
+        if most > 0:
             session, descriptor = self._bound()
             await session.actors.room(descriptor.group, most)  # type: ignore[arg-type]
         return self.remote(*args, **kwargs)

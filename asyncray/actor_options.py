@@ -57,7 +57,7 @@ class ActorOptions:
     max_restarts: int = 0
     #: Times a call that was under way then is made again; -1 is without end.
     max_task_retries: int = 0
-    #: Calls of one process that may be under way; -1 is without end.
+    #: Calls of one process that may be under way; -1 and 0 are without end.
     max_pending_calls: int = -1
     #: Calls that run at the same time: coroutines or threads. None is 1000 for an actor with coroutine
     #: methods and 1 for others.

@@ -14,7 +14,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ..exceptions import ActorDiedError, ActorUnschedulableError, RuntimeEnvSetupError, TaskUnschedulableError
+from ..exceptions import (
+    ActorDiedError,
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RuntimeEnvSetupError,
+    TaskUnschedulableError,
+)
 from ..state.actors import (
     ALIVE,
     DEAD,
@@ -204,7 +210,7 @@ class OwnedActor:
         lived_s = self._actors.session.clock() - self._made_at if begun else 0.0
         again = decide(self._ending, self.restarts, lived_s)
         if again is None or self.unheld:
-            self.die(self._ending, self._death(explanation))
+            self.die(self._ending, self._death(explanation, kind))
             return
         self._ending = End.CRASHED
         self.restarts = again.restarts
@@ -287,8 +293,9 @@ class OwnedActor:
         self._actors.owner.fail(task, ActorDiedError("it is not wanted any more"), CANCELLED)
         task.release()
 
-    def _death(self, explanation: str) -> bytes:
-        return encode_error(ActorDiedError(f"the actor {self.name!r} is dead: {explanation}"))
+    def _death(self, explanation: str, kind: str = "") -> bytes:
+        error = OutOfMemoryError if kind == "memory" else ActorDiedError
+        return encode_error(error(f"the actor {self.name!r} is dead: {explanation}"))
 
     def gone(self, process_id: bytes) -> None:
         """A process that watched it has ended."""

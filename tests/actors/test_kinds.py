@@ -277,6 +277,27 @@ def test_more_calls_than_max_pending_calls_are_refused() -> None:
     ray.cancel(*refs)
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_no_limit_of_pending_calls_is_zero_or_less(limit: int) -> None:
+    door = Door.options(max_pending_calls=limit).remote()
+    refs = [await door.wait.remote_async() for _ in range(5)]
+    ray.cancel(*refs)
+
+
+def test_all_handles_of_a_process_count_together_and_each_process_for_itself() -> None:
+    @ray.remote
+    def opens(handle: ray.ActorHandle[Any]) -> int:
+        value: int = ray.get(handle.open.remote())
+        return value
+
+    door = Door.options(max_pending_calls=2, name="counted").remote()
+    waiting = [door.wait.remote() for _ in range(2)]
+    with pytest.raises(exceptions.PendingCallsLimitExceeded):
+        ray.get_actor("counted").wait.remote()
+    assert ray.get(opens.remote(door)) == 2
+    ray.get(waiting)
+
+
 async def test_a_coroutine_can_wait_for_room() -> None:
     door = Door.options(max_pending_calls=2).remote()
     first = await door.wait.remote_async()

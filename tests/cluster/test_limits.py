@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import asyncray as ray
-from asyncray.exceptions import OutOfMemoryError, TaskUnschedulableError
+from asyncray.exceptions import ActorUnavailableError, OutOfMemoryError, TaskUnschedulableError
 
 from .doors import Doors, stand_at
 
@@ -154,6 +154,38 @@ def test_what_is_killed_for_memory_is_not_a_crash_of_its_neighbours(doors: Doors
         assert get(small) == list(range(50))
         with pytest.raises(OutOfMemoryError):
             get(hog)
+
+
+class _Hog:
+    """Takes memory when it is asked to."""
+
+    def hold(self, mib: int, door: str) -> int:
+        held = b"x" * (mib * MIB)
+        stand_at(door)
+        return len(held) // MIB
+
+    def lives(self) -> bool:
+        return ray.get_runtime_context().was_current_actor_reconstructed
+
+
+def test_an_actor_that_takes_too_much_memory_is_killed_and_its_calls_say_so(doors: Doors) -> None:
+    door = doors.new()
+    with little_memory():
+        hog = ray.remote(_Hog).remote()
+        ref = hog.hold.remote(300, door.name)
+        with pytest.raises(OutOfMemoryError, match="the actor '_Hog' is dead: memory ran out"):
+            get(ref)
+        with pytest.raises(OutOfMemoryError):
+            get(hog.lives.remote())
+
+
+def test_an_actor_killed_for_its_memory_starts_again_where_it_may(doors: Doors) -> None:
+    door = doors.new()
+    with little_memory():
+        hog = ray.remote(max_restarts=1)(_Hog).remote()
+        with pytest.raises(ActorUnavailableError, match="memory ran out"):
+            get(hog.hold.remote(300, door.name))
+        assert get(hog.lives.remote())
 
 
 # --- processes ------------------------------------------------------------------------------------------
