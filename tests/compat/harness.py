@@ -62,6 +62,7 @@ THEMES = (
     "as_completed",
     "streams",
     "actors",
+    "actor_lives",
 )
 
 _expected: dict[Program, object] = {}
