@@ -22,7 +22,7 @@ from .groups import TaskGroup
 from .mapping import map  # noqa: A004 - it is the builtin's twin
 from .process import current
 from .readiness import LoopCompletions, W, Watch, checked_refs
-from .refs import ObjectRef
+from .refs import ObjectRef, RemadeError
 from .scopes import Scope, carry, scope
 from .validation import check_timeout
 
@@ -138,14 +138,20 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
     check_timeout(timeout)
     if type(refs) is ObjectRefGenerator:
         return refs
-    if type(refs) is ObjectRef:
-        await _all_done([refs], timeout)
-        return await refs
-    checked = api.list_of_refs(refs)
+    alone = type(refs) is ObjectRef
+    checked = [refs] if alone else api.list_of_refs(refs)
     if not checked:
         return []
-    await _all_done(checked, timeout)
-    return api.values_of(checked)
+    clock = checked[0]._record.owner.clock
+    until, left = clock() + timeout if timeout else None, timeout
+    while True:
+        await _all_done(checked, left)
+        try:
+            values = api.values_of(checked)
+        except RemadeError:
+            left = timeout if until is None else max(0.0, until - clock())
+        else:
+            return values[0] if alone else values
 
 
 async def _all_done(refs: list[ObjectRef[Any]], timeout: float | None) -> None:

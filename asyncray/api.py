@@ -13,7 +13,7 @@ from .context import Context
 from .generators import ObjectRefGenerator
 from .process import current
 from .readiness import W, Watch, checked_refs
-from .refs import ObjectRef
+from .refs import ObjectRef, RemadeError, value_of
 from .resources import UNITS
 from .validation import check_timeout
 
@@ -90,9 +90,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
         record = refs._record
         if timeout is not None:
             check_timeout(timeout)
-        if record.state <= 0:
-            record.owner.wait_blocking(record, timeout)
-        return record.owner.load(record)
+        return value_of(record, timeout)
     if type(refs) is ObjectRefGenerator:
         return refs
     lifecycle.session_or_init()
@@ -101,12 +99,22 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     if not checked:
         return []
     session: Session = checked[0]._record.owner  # type: ignore[assignment]
-    session.waits.wait_all([ref._record for ref in checked], timeout, "`await asyncray.aio.get(refs)`")  # type: ignore[misc]
-    return values_of(checked)
+    records: list[Any] = [ref._record for ref in checked]
+    until, left = session.clock() + timeout if timeout else None, timeout
+    while True:
+        session.waits.wait_all(records, left, "`await asyncray.aio.get(refs)`")
+        try:
+            return values_of(checked)
+        except RemadeError:
+            left = timeout if until is None else max(0.0, until - session.clock())
 
 
 def values_of(refs: Sequence[ObjectRef[Any]]) -> list[Any]:
-    """The values of references that are done; raises the first failure among them."""
+    """The values of references that are done; raises the first failure among them.
+
+    Raises:
+        RemadeError: when one was lost, and must be waited for once more.
+    """
     for ref in refs:
         if ref._record.state == _FAILED:
             ref._record.owner.load(ref._record)

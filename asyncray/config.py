@@ -69,6 +69,10 @@ class Config:
     #: be about to free some.
     store_patience_s: float = 2.0
 
+    #: Bytes of memory that an owner's notes may take of how to make objects in the store again; above it the
+    #: oldest are forgotten. Ray's limit.
+    max_lineage_bytes: int = 1024 * _MIB
+
     #: 1: remember which line of the program made each object, for memory_summary; it costs microseconds each.
     record_call_sites: int = 0
 
@@ -168,6 +172,7 @@ RULES: Mapping[str, Rule] = {
     "spill_threshold": number(above=0, at_most=1),
     "disk_threshold": number(above=0, at_most=1),
     "store_patience_s": _DELAY,
+    "max_lineage_bytes": _SIZE,
     "record_call_sites": whole(at_least=0, at_most=1),
     "large_argument_hint_bytes": _SIZE,
     "large_argument_hint_count": _COUNT,

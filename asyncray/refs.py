@@ -24,6 +24,10 @@ T = TypeVar("T")
 RefAddress = tuple[bytes, str, int]
 
 
+class RemadeError(Exception):
+    """The value was there, and is lost: it is being made again, or cannot be. Wait once more, and look."""
+
+
 class RefOwner(Protocol):
     """What a reference needs from the session that its record belongs to."""
 
@@ -31,6 +35,8 @@ class RefOwner(Protocol):
     dropped: deque[RefRecord]
     #: Whether the deque will be looked at soon without being told.
     drain_due: bool
+    #: Seconds.
+    clock: Callable[[], float]
 
     def on_dropped(self) -> None:
         """A record was added to the deque, and nobody has said that it would be looked at."""
@@ -42,7 +48,7 @@ class RefOwner(Protocol):
         """Somebody looks at a pending record: if it lives elsewhere, ask for its outcome."""
 
     def load(self, record: RefRecord) -> Any:
-        """The value of a finished record; raises what the task raised."""
+        """The value of a finished record; raises what the task raised, and RemadeError."""
 
     def failure_of(self, record: RefRecord) -> BaseException | None:
         """What a finished record's task raised, or None."""
@@ -121,9 +127,13 @@ class ObjectRef(Generic[T_co]):
 
     def __await__(self) -> Generator[Any, None, T_co]:
         record = self._record
-        if record.state <= 0:
-            yield from record.owner.wait_async(record).__await__()
-        return record.owner.load(record)  # type: ignore[no-any-return]
+        while True:
+            if record.state <= 0:
+                yield from record.owner.wait_async(record).__await__()
+            try:
+                return record.owner.load(record)  # type: ignore[no-any-return]
+            except RemadeError:
+                continue
 
     def done(self) -> bool:
         """Whether the value, or the failure, is there."""
@@ -146,10 +156,7 @@ class ObjectRef(Generic[T_co]):
             RayTaskError: when the task raised; it is an instance of what the task raised, too.
             RuntimeError: when this would block a running event loop.
         """
-        record = self._record
-        if record.state <= 0:
-            record.owner.wait_blocking(record, timeout)
-        return record.owner.load(record)  # type: ignore[no-any-return]
+        return value_of(self._record, timeout)  # type: ignore[no-any-return]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None, waiting up to *timeout* seconds for its end.
@@ -195,7 +202,7 @@ class ObjectRef(Generic[T_co]):
         key = object()
 
         def finish() -> None:
-            if not future.set_running_or_notify_cancel():
+            if not future.running() and not future.set_running_or_notify_cancel():
                 return
             error = self.exception()
             if error is not None:
@@ -203,6 +210,8 @@ class ObjectRef(Generic[T_co]):
                 return
             try:
                 future.set_result(owner.load(record))
+            except RemadeError:
+                owner.add_direct_callback(record, key, finish)
             except BaseException as broken:  # noqa: BLE001 - a value that cannot be unpickled is its future's failure
                 future.set_exception(broken)
 
@@ -267,6 +276,24 @@ def _ended(record: RefRecord, weak: object) -> None:
     owner.dropped.append(record)
     if not owner.drain_due:
         owner.on_dropped()
+
+
+def value_of(record: RefRecord, timeout: float | None) -> Any:
+    """The value of a record, waiting up to *timeout* seconds for it; raises what its task raised.
+
+    Raises:
+        GetTimeoutError: when the time is over.
+        RuntimeError: when this would block a running event loop.
+    """
+    owner, left = record.owner, timeout
+    until = owner.clock() + timeout if timeout else None
+    while True:
+        if record.state <= 0:
+            owner.wait_blocking(record, left)
+        try:
+            return owner.load(record)
+        except RemadeError:
+            left = timeout if until is None else max(0.0, until - owner.clock())
 
 
 def record_done(record: RefRecord) -> bool:

@@ -152,9 +152,12 @@ def sharing(request: pytest.FixtureRequest, leak_grace_s: float) -> Sharing:
 
 
 @pytest.fixture(scope="module")
-def shared_ray(sharing: Sharing) -> Iterator[ModuleType]:
-    """Give the tests of a module one session together, for speed; the value is the package."""
-    with sharing(num_cpus=2) as package:
+def shared_ray(sharing: Sharing, request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """Give the tests of a module one session together, for speed; the value is the package.
+
+    A module's SESSION has further options of it.
+    """
+    with sharing(num_cpus=2, **getattr(request.module, "SESSION", {})) as package:
         yield package
 
 

@@ -34,11 +34,13 @@ from ..state.tasks import (
 )
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
+from ..wire.stored import Stored
 from ..wire.values import Payload, refs_of
 from .callsites import CallSites
 from .deadlines import Deadlines, expired
 from .enclosures import enclosing
 from .errors import encode_error
+from .remaking import Remaking
 from .streams import left_unread
 
 if TYPE_CHECKING:
@@ -77,6 +79,8 @@ class Owner:
         #: Waiters that want to know of every completion (see Session.wait).
         self.watchers: list[Any] = []
         self.deadlines = Deadlines(session)
+        #: What was lost, and how to make it again.
+        self.remaking = Remaking(session, self)
         #: Enclosures that somebody waits for.
         self.enclosures: dict[Enclosure, None] = {}
 
@@ -268,6 +272,8 @@ class Owner:
     def finish(self, task: Task, state: int, payloads: Sequence[Any], event: int = FINISHED) -> None:
         """Give a task's records their values and end it. The lock is held; waiters hear of it afterwards."""
         step(task, event)
+        if self.remaking.running:
+            self.remaking.ended(task, state)
         if not task.records:
             del self.unreturned[task.number]
         released = Released()
@@ -316,22 +322,31 @@ class Owner:
                 task.release()
                 continue  # cancelled in the meantime
             task.lease = None
-            if status == OK:
+            if status == OK and type(payload) is not Stored:
                 self.finish(task, READY, [payload])
-            elif status == MANY:
-                self.finish(task, READY, payload)
-            elif status == CANCELLED_THERE:
-                forsaken = task.stream is not None and task.stream.flow.forsaken
-                self.fail(task, left_unread(task) if forsaken else cancelled(task))
-            elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
+            elif status in (OK, MANY):
+                values = [payload] if status == OK else payload
+                if Stored in map(type, values):
+                    self.remaking.keep(task, values)
+                self.finish(task, READY, values)
+            elif self._ends_badly(task, status, payload):
                 task.attempt += 1
                 retry.append(task)
-            elif task.stream is not None:
-                task.stream.fail(payload)
-                self.finish(task, READY, [None])
-            else:
-                self.finish(task, FAILED, [payload] * len(task.records))
         return retry
+
+    def _ends_badly(self, task: Task, status: int, payload: Any) -> bool:
+        """A worker reports no value. The lock is held; returns whether the task must run again."""
+        if status == CANCELLED_THERE:
+            forsaken = task.stream is not None and task.stream.flow.forsaken
+            self.fail(task, left_unread(task) if forsaken else cancelled(task))
+        elif after_error(task, retriable=status == ERROR_RETRY) is Verdict.RETRY:
+            return True
+        elif task.stream is not None:
+            task.stream.fail(payload)
+            self.finish(task, READY, [None])
+        else:
+            self.finish(task, FAILED, [payload] * len(task.records))
+        return False
 
     def fail(self, task: Task, error: BaseException, event: int = FINISHED) -> None:
         """End a task with an error of our own. The lock is held."""

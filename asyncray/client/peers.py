@@ -266,11 +266,10 @@ class Peers:
         with self._owner.lock:
             for number in numbers:
                 record = self._owner.objects.owned.get(number)
-                waiter = _Asked(self, connection, limit)
                 if record is None:
                     self._answer(connection, number, limit)
-                elif not self._owner.add_waiter(record, waiter):
-                    self._answer(connection, record, limit)
+                else:
+                    self._answer_when_done(connection, record, limit)
 
     def _answer(self, connection: Connection, record: ObjectRecord | int, limit: int) -> None:
         """Answer a GET soon, together with others that are ready by then."""
@@ -291,6 +290,9 @@ class Peers:
                 return
             buffers: list[Buffer] = []
             if isinstance(outcome, Exception):
+                if self._owner.remaking.lost(record, spilled, str(outcome)):
+                    self._answer_when_done(connection, record, answer.limit)
+                    return
                 row = [record.number, m.ERROR, encode_error(outcome)]
             elif type(outcome) is Stored:
                 # Its record may hold it no more: spilled again, or freed.
@@ -300,7 +302,17 @@ class Peers:
                 row = [record.number, m.OK, to_wire(outcome, buffers)]
             connection.send([m.VALUES, [row]], buffers)
 
-        spilling.restore_then(record, record.value, then)
+        spilled = record.value
+        if type(spilled) is not Spilled:  # another thread has read it back in this moment
+            self._answer(connection, record, answer.limit)
+            return
+        spilling.restore_then(record, spilled, then)
+
+    def _answer_when_done(self, connection: Connection, record: ObjectRecord, limit: int) -> None:
+        """Answer at once or, when the value is being made, then."""
+        with self._owner.lock:
+            if not self._owner.add_waiter(record, _Asked(self, connection, limit)):
+                self._answer(connection, record, limit)
 
     def answer_soon(self, connection: Connection, record: ObjectRecord, limit: int) -> None:
         """As _answer, from any thread."""
@@ -323,7 +335,11 @@ class Peers:
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
             value = self._lent(connection, answer.record) if answer.record is not None else None
-            rows.append(row_of(answer, value, buffers, config.largest_value_bytes))
+            row = row_of(answer, value, buffers, config.largest_value_bytes)
+            if row is None:
+                self._answer_when_done(connection, answer.record, answer.limit)  # type: ignore[arg-type]
+                continue
+            rows.append(row)
             gathered += field_bytes(rows[-1][2]) + sum(map(len, buffers[before:]))
         connection.send([m.VALUES, rows], buffers)
 

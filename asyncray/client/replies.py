@@ -27,7 +27,7 @@ class Answer:
         self.record = None if isinstance(record, int) else record
 
 
-def row_of(answer: Answer, value: Any, buffers: list[Buffer], most: int) -> list[Any]:
+def row_of(answer: Answer, value: Any, buffers: list[Buffer], most: int) -> list[Any] | None:
     """The row of VALUES for an answer.
 
     Args:
@@ -36,9 +36,14 @@ def row_of(answer: Answer, value: Any, buffers: list[Buffer], most: int) -> list
             tells that this is no value any more.
         buffers: Takes the large parts.
         most: Bytes of the largest value that can be sent.
+
+    Returns:
+        None where another thread has found in the meantime that the value is lost: it is being made again.
     """
     record = answer.record
-    if record is None or record.state in (PENDING, FREED):
+    if record is not None and record.state == PENDING:
+        return None
+    if record is None or record.state == FREED:
         error = ObjectFreedError(
             "the object was freed before its value was asked for: its owner knew of nobody who held it"
         )

@@ -6,7 +6,6 @@ how a thread waits, what a worker does when its task waits) is handed in.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import warnings
 from collections import deque
@@ -16,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import (
     LocalRayletDiedError,
     ObjectFreedError,
+    ObjectLostError,
     ProtocolError,
     RaySystemError,
     SessionClosedError,
     TaskCancelledError,
 )
 from ..ids import object_binary
-from ..refs import ObjectRef, RefAddress, RefRecord, intern
+from ..refs import ObjectRef, RefAddress, RefRecord, RemadeError, intern
 from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
 from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import decode
+from ..wire.values import Payload, decode
 from .actors import Actors
 from .descriptors import Descriptors
 from .destructors import interrupts_us
@@ -49,6 +49,7 @@ from .terms import terms_of
 from .waits import Waits
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextvars import Context
 
@@ -399,7 +400,7 @@ class Session:
     def task_binary(self, record: RefRecord) -> bytes:
         task = record.task  # type: ignore[attr-defined]
         process_id, _, number = self.address(record)
-        return object_binary(process_id, task.number if task is not None else number)
+        return object_binary(process_id, self.owner.remaking.number_of(task) if task is not None else number)
 
     def pin_out_of_band(self, ref: ObjectRef[Any]) -> RefAddress:
         if not self._pinned:
@@ -418,7 +419,7 @@ class Session:
         if state == READY:
             self.check_open()
             if type(payload) is Spilled:
-                payload = self.store.spilling.restore(record, payload)  # type: ignore[union-attr,arg-type]
+                payload = self._restored(record, payload)  # type: ignore[arg-type]
             if type(payload) is Stored:
                 return self.store.load(payload, self._ref_to_borrowed(record))  # type: ignore[arg-type]
             return decode(payload)
@@ -426,7 +427,23 @@ class Session:
             raise decode_error(payload)
         if state == FREED:
             raise ObjectFreedError("the object was freed with this reference, which has come back to life")
-        raise asyncio.InvalidStateError("the value is not there yet")
+        # It was there when the caller looked, and another thread has found that it is lost.
+        raise RemadeError
+
+    def _restored(self, record: ObjectRecord, spilled: Spilled) -> Payload:
+        """What was on disk.
+
+        Raises:
+            ObjectLostError: when it cannot be read, and the session has ended.
+            RemadeError: when it cannot be read.
+        """
+        assert self.store.spilling is not None
+        try:
+            return self.store.spilling.restore(record, spilled)
+        except ObjectLostError as error:
+            if not self.owner.remaking.lost(record, spilled, str(error)):
+                raise
+        raise RemadeError
 
     def _ref_to_borrowed(self, record: ObjectRecord) -> ObjectRef[Any] | None:
         """What keeps a borrowed object alive at its owner; an owned one's payload needs no such thing."""

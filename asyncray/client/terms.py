@@ -63,7 +63,7 @@ _variables: Final = carried.variables
 class Terms:
     """What one call is subject to."""
 
-    __slots__ = ("_values", "deadline", "entry", "own", "scope", "size_bytes", "timeout_s")
+    __slots__ = ("deadline", "entry", "own", "scope", "size_bytes", "timeout_s", "values")
 
     def __init__(
         self,
@@ -81,7 +81,8 @@ class Terms:
         #: Whether that is its own timeout, or what its caller had left.
         self.own = own
         self.scope = scope
-        self._values = values
+        #: Carried variables.
+        self.values = values
         #: About how much it takes in a frame.
         self.size_bytes = sum(len(name) + field_bytes(value) for name, value in values.items())
         #: The task among its owner's deadlines: [when, number, task]; None without a deadline.
@@ -98,8 +99,8 @@ class Terms:
         told = dict(others or ())
         if self.deadline is not None:
             told[REMAINING] = max(0.0, self.deadline - now)
-        if self._values:
-            told[CARRIED] = self._values
+        if self.values:
+            told[CARRIED] = self.values
         return told or None
 
 
@@ -118,6 +119,13 @@ def terms_of(descriptor: Descriptor, clock: Callable[[], float]) -> Terms | None
     if descriptor.timeout_s is None and context.deadline is None and context.scope is None and not values:
         return None
     return _terms(descriptor.timeout_s, context, values, clock())
+
+
+def terms_again(descriptor: Descriptor, values: dict[str, Any], now: float) -> Terms | None:
+    """The terms of a task that runs again for its value: its own timeout anew, and what it carried."""
+    if descriptor.timeout_s is None and not values:
+        return None
+    return _terms(descriptor.timeout_s, NOTHING, values, now)
 
 
 def _terms(timeout_s: float | None, context: Inherited, values: dict[str, Any], now: float) -> Terms:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .lineage import Lineage
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from weakref import ReferenceType
@@ -94,11 +96,13 @@ class Released:
 class ObjectTable:
     """All records of one process, by where their objects live."""
 
-    __slots__ = ("borrowed", "lives", "on_unheld", "owned")
+    __slots__ = ("borrowed", "lineage", "lives", "on_unheld", "owned")
 
     def __init__(self) -> None:
         self.owned: dict[int, ObjectRecord] = {}
         self.borrowed: dict[tuple[bytes, int], ObjectRecord] = {}
+        #: How to make owned objects in the store again.
+        self.lineage = Lineage()
         #: Records that are actors' lives: what handles refer to, pending as long as the actor may live.
         self.lives: set[ObjectRecord] = set()
         #: Called with such a record when nobody holds it any more, there where it lives or here.
@@ -187,6 +191,8 @@ class ObjectTable:
             return
         if self.owned.pop(record.number, None) is not None:
             released.garbage.append(record.value)
+            if self.lineage.specs:
+                released.garbage += self.lineage.let_go(record.number)
             # In this order: who reads the value and then the state knows whether it is one.
             record.state = FREED
             record.value = None

@@ -1,0 +1,236 @@
+"""Objects that are lost are made again by running their tasks again.
+
+    restore fails -> lost -> the record is pending again, its task queued -> whoever waits gets the value
+
+Who reads finds the loss: a thread of this process by `Remade`, another process by an answer that comes later.
+All that read the same wait for the one run. Arguments that nobody refers to any more get their records back
+and are made first; one that is lost as well is found so by the worker that asks for it.
+
+Rule 1: a run is a task like any other: it can be retried, cancelled, explained; only that it belongs to no
+        scope, group, parent call or deadline of the first one. It is called for by whoever reads.
+Rule 2: what a run makes besides what was lost is dropped: an object's value never changes.
+Rule 3: the owner's lock is held, except where it says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import ObjectReconstructionFailedError
+from ..state.lineage import ACTOR, DISABLED, EVICTED, STREAM, USED_UP, Spec
+from ..state.objects import FAILED, PENDING, READY, ObjectRecord
+from ..state.tasks import Task
+from ..wire.stored import Stored
+from ..wire.values import Encoded
+from .errors import encode_error
+from .recipes import ABSENT, Recipe, Source, spec_of
+from .terms import terms_again
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..refs import ObjectRef
+    from .owner import Owner
+    from .session import Session
+
+#: Why an object cannot be made again, after its task's name.
+_REASONS: Final = {
+    DISABLED: "the task {!r} made it, which has max_retries=0 and may not run again",
+    USED_UP: "the task {!r} made it, whose max_retries are used up",
+    EVICTED: (
+        "the task {!r} made it, and how it was called was forgotten, because the specs of such tasks took "
+        "more than max_lineage_bytes"
+    ),
+    ACTOR: "{!r} made it, and calls of actors are not made again, because their state has changed",
+    STREAM: "it is an item of the stream of {!r}, which is not made again",
+}
+_PUT: Final = (
+    "it was given by `put`, or as a large argument, and no task made it: what a task returns can be made "
+    "again, and so can an argument whose reference is kept"
+)
+_FREED: Final = (
+    "a task that has to run again needs an object that was freed, because nobody held a reference to it any "
+    "more"
+)
+#: Number of records that stand for returns that are not lost: no object has it.
+_NOBODY: Final = 0
+
+
+class Remaking:
+    """What one owner keeps and does for lost objects.
+
+    Args:
+        session: The session.
+        owner: Its tables.
+    """
+
+    def __init__(self, session: Session, owner: Owner) -> None:
+        self._session = session
+        self._owner = owner
+        self._lineage = owner.objects.lineage
+        self._lineage.most_bytes = session.config.max_lineage_bytes
+        #: Runs under way that make something again.
+        self.running: dict[Task, Spec] = {}
+
+    # --- what is kept ---------------------------------------------------------------------------------------
+
+    def keep(self, task: Task, payloads: Sequence[Any]) -> None:
+        """A task is about to end well, with values in the store."""
+        if task in self.running:
+            return
+        numbers = [
+            record.number for record, payload in zip(task.records, payloads, strict=True)
+            if type(payload) is Stored
+        ]  # fmt: skip
+        descriptor = task.descriptor
+        if descriptor.group.actor:
+            spec = Spec(descriptor.name, numbers, None, reason=ACTOR)
+        elif not task.retries:
+            spec = Spec(
+                descriptor.name, numbers, None, reason=USED_UP if descriptor.max_retries else DISABLED
+            )
+        else:
+            spec = spec_of(self._session, task)
+            spec.attempt = task.attempt
+        self._drop(self._lineage.keep(spec, numbers))
+
+    def ended(self, task: Task, state: int) -> None:
+        """A run that makes something again has ended; its records have not been told."""
+        spec = self.running.pop(task, None)
+        if spec is None:
+            return
+        spec.running = None
+        spec.retries, spec.attempt = task.retries, task.attempt
+        if state == FAILED:
+            for record in task.records:
+                self._drop(self._lineage.let_go(record.number))
+
+    def number_of(self, task: Task) -> int:
+        """The number by which users know a task: that of its first return."""
+        spec = self.running.get(task)
+        return task.number if spec is None else spec.returns[0]
+
+    def _drop(self, garbage: list[Any]) -> None:
+        """Drop what is forgotten, outside the lock: it may be the last to hold a user's function."""
+        if garbage:
+            self._session.call_soon(garbage.clear)
+
+    # --- what is lost ---------------------------------------------------------------------------------------
+
+    def lost(self, record: ObjectRecord, value: Any, why: str) -> bool:
+        """The value of an owned object cannot be had any more. From any thread, without the lock.
+
+        Args:
+            record: The object's record.
+            value: What it held when that was found.
+            why: What happened to it.
+
+        Returns:
+            Whether the record is pending, or has failed, or has another value by now; False when the session
+            has ended and nothing can be made again.
+        """
+        if self._owner.lock._is_owned():  # type: ignore[attr-defined]
+            # A destructor in the middle of a guarded section. It cannot wait either, and will be told so.
+            self._session.call_soon(self.lost, record, value, why)
+            return True
+        with self._owner.lock:
+            if record.value is not value or record.state != READY:
+                return True  # others have found it before
+            if self._session.failure is not None:
+                return False
+            links = self._remake(record, why)
+        for link in links:
+            link.flush()
+        self._session.deliver()
+        return True
+
+    def _remake(self, record: ObjectRecord, why: str) -> list[Any]:
+        """Begin to make an object again, first those that nobody holds any more; returns links to flush."""
+        # The value stays until there is another one: who reads it without the lock finds it lost once more.
+        record.state = PENDING
+        lost = [record]
+        begun: list[Task] = []
+        while lost:
+            record = lost.pop()
+            spec = self._lineage.specs.get(record.number)
+            reason = 0 if spec is not None and spec.running is not None else self._take_run(spec)
+            if reason or spec is None:
+                text = _PUT if spec is None else _REASONS[reason].format(spec.name)
+                self._fail(record, f"{why}; it cannot be made again: {text}")
+                why = _FREED
+                continue
+            why = _FREED
+            if spec.running is None:
+                spec.running = self._task(spec, lost)
+                self.running[spec.running] = spec
+                begun.append(spec.running)
+            _join(spec, record)
+        links: list[Any] = []
+        for task in begun:
+            links += self._owner.enter(task)
+        return links
+
+    def _take_run(self, spec: Spec | None) -> int:
+        return 0 if spec is None else self._lineage.begin(spec)
+
+    def _fail(self, record: ObjectRecord, text: str) -> None:
+        self._drop(self._lineage.let_go(record.number))
+        self._owner.complete(record, FAILED, encode_error(ObjectReconstructionFailedError(text)))
+
+    # --- the task, once more --------------------------------------------------------------------------------
+
+    def _task(self, spec: Spec, lost: list[ObjectRecord]) -> Task:
+        """The task of a spec; what must be made for it first is added to *lost*."""
+        recipe: Recipe = spec.call
+        session = self._session
+        arguments = self._filled(recipe.arguments, recipe.inside, lost)
+        # A number of its own: a worker may still be at an earlier run that was cancelled.
+        task = Task(self._owner.new_number(), recipe.descriptor, arguments)
+        task.retries, task.attempt = spec.retries, spec.attempt
+        task.terms = terms_again(recipe.descriptor, recipe.carried, session.clock())
+        if recipe.dependencies is not None:
+            task.dependencies = [(place, self._ref(source, lost)) for place, source in recipe.dependencies]
+        records = [ObjectRecord(session, _NOBODY) for _ in spec.returns]
+        for record in records:
+            record.task = task
+        task.records = tuple(records)
+        return task
+
+    def _filled(self, payload: Any, inside: Sequence[Source], lost: list[ObjectRecord]) -> Any:
+        """A payload with its references."""
+        if not inside:
+            return payload
+        return Encoded(payload.data, payload.buffers, [self._ref(source, lost) for source in inside])
+
+    def _ref(self, source: Source, lost: list[ObjectRecord]) -> ObjectRef[Any]:
+        """The reference to what a task got."""
+        process_id, _, number = source.address
+        if process_id != self._session.identity.process_id:
+            return self._borrowed(source, lost)
+        record = self._owner.objects.owned.get(number)
+        if record is None:
+            record = self._owner.objects.owned[number] = ObjectRecord(self._session, number)
+            if source.payload is not ABSENT:
+                record.value = self._filled(source.payload, source.inside, lost)
+                record.state = READY
+            else:
+                if source.spec is not None:
+                    self._lineage.hold(number, source.spec)
+                lost.append(record)
+        return self._owner.ref_to(record)
+
+    def _borrowed(self, source: Source, lost: list[ObjectRecord]) -> ObjectRef[Any]:
+        ref = self._owner.borrow(source.address)
+        record: Any = ref._record
+        if record.state <= 0 and source.payload is not ABSENT:
+            self._owner.complete(record, READY, self._filled(source.payload, source.inside, lost))
+        return ref
+
+
+def _join(spec: Spec, record: ObjectRecord) -> None:
+    """Have a run make one more of its returns again."""
+    task = spec.running
+    assert task is not None
+    record.task = task
+    at = spec.returns.index(record.number)
+    task.records = (*task.records[:at], record, *task.records[at + 1 :])
