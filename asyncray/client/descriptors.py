@@ -61,7 +61,7 @@ class Descriptors:
         """
         blob, refs = self._pickle(function, name)
         descriptor = self._numbered(name, blob)
-        descriptor.function = function
+        descriptor.function = _loosely(function)
         descriptor.holds = tuple(refs)
         descriptor.returns = returns_of(options)
         if options.num_returns == "streaming":
@@ -88,7 +88,7 @@ class Descriptors:
         """
         blob, refs = self._pickle(cls, shape.name)
         descriptor = self._numbered(f"{shape.name}.__init__", blob)
-        descriptor.function = cls
+        descriptor.function = weakref.ref(cls)
         descriptor.holds = tuple(refs)
         descriptor.max_retries = 0
         descriptor.options = {
@@ -192,6 +192,14 @@ class Descriptors:
         description = [mode, resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
             return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+
+
+def _loosely(function: Callable[..., Any]) -> Callable[[], Any]:
+    """What gives a function as long as somebody else holds it."""
+    try:
+        return weakref.ref(function)
+    except TypeError:  # an object of a class with slots
+        return lambda: None
 
 
 def _demand(options: TaskOptions | ActorOptions, labels: dict[str, str], wanted: Resources) -> Resources:

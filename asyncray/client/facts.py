@@ -51,7 +51,10 @@ def unfinished(session: Session) -> tuple[list[dict[str, Any]], bool]:
 def _is_first_return(record: ObjectRecord) -> bool:
     """Whether a task is under way for a record; of the several returns of one, that is said of the first."""
     task = record.task
-    return record.state == PENDING and task is not None and task.number == record.number
+    if record.state != PENDING or task is None:
+        return False
+    # A task that runs again makes what was lost, and has no number among the others.
+    return next((each for each in task.records if each.number), None) is record
 
 
 def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[Any]]:
@@ -73,6 +76,8 @@ def _task_fact(
         return {"number": number, "state": _ENDS.get(outcome, "gone"), "name": "", "task": None}
     name = task.descriptor.name
     fact: dict[str, Any] = {"number": number, "name": name, "task": task.number, "attempt": task.attempt}
+    if task in session.owner.remaking.running:
+        fact["again"] = True
     if task.state == WAITING:
         fact.update(state="waiting", **_waiting(session, task))
     elif (lease := _way_of(task)) is None:

@@ -56,7 +56,7 @@ def encode_call(
         raise
     except Exception as error:
         name = descriptor.name
-        raise TypeError(explain_call(name, descriptor.function, args, kwargs, error)) from error
+        raise TypeError(explain_call(name, descriptor.function(), args, kwargs, error)) from error
     for _, ref in dependencies or ():
         if ref._record.owner is not session:
             raise of_the_past(ref)

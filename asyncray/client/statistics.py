@@ -33,6 +33,8 @@ class Statistics(NamedTuple):
     dropped: int
     #: Places of the object store with values that something here uses.
     stored: int
+    #: Tasks that can be run again for their results.
+    lineage: int
 
 
 def statistics_of(session: Session) -> Statistics:
@@ -53,4 +55,5 @@ def statistics_of(session: Session) -> Statistics:
             functions=len(session.descriptors),
             dropped=len(owner.dropped) + session.store.unaccounted,
             stored=session.store.held,
+            lineage=len(owner.objects.lineage),
         )

@@ -49,6 +49,13 @@ class Accounts:
         if task in self._told:
             return Explanation(name, _PLAIN.get(fact["state"], "queued"), (f"{name!r} is told of above.",))
         self._told.add(task)
+        explanation = self._account(key, fact, path, task)
+        if fact.get("again"):
+            again = f"The value of {name!r} was there and was lost: it is made again."
+            return replace(explanation, sentences=(again, *explanation.sentences))
+        return explanation
+
+    def _account(self, key: Key, fact: Mapping[str, Any], path: tuple[Key, ...], task: Key) -> Explanation:
         call = self._findings.call_of(key)
         if fact["state"] == "stopping":
             return self._stopping(fact, call)

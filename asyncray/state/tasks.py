@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from ..exceptions import InternalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..refs import ObjectRef
     from .objects import ObjectRecord
     from .pipeline import Lease, SchedulingClass
@@ -67,6 +69,10 @@ class Verdict(Enum):
     FAIL = "fail"
 
 
+def _nobody() -> None:
+    """There is no function."""
+
+
 class Descriptor:
     """What all calls of one remote function with the same options share."""
 
@@ -82,8 +88,9 @@ class Descriptor:
         self.function_id = function_id
         #: The pickled function.
         self.blob = blob
-        #: The function itself, for error messages that name its parameters; None where nobody can have it.
-        self.function: Any = None
+        #: Gives the function itself, for error messages that name its parameters; None where nobody has it.
+        #: Not held: a function may hold results, and lineage holds the descriptors of those.
+        self.function: Callable[[], Any] = _nobody
         #: What the worker must know: see worker.functions.
         self.options: dict[str, Any] = {}
         self.returns = 1

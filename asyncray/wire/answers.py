@@ -82,6 +82,8 @@ def _check_object(fact: Any) -> None:
     _check(fact, more)
     if "for" in more:
         _check_addresses(fact["for"])
+    if type(fact.get("again", False)) is not bool:
+        raise ProtocolError("an object is being made again, or not")
     if type(fact.get("turns", 0)) is not int:
         raise ProtocolError("how many calls an actor runs at a time is a number")
     if "worker" in more and [type(part) for part in fact["worker"]] != [bytes, str, int]:
