@@ -53,8 +53,9 @@ def _is_first_return(record: ObjectRecord) -> bool:
     task = record.task
     if record.state != PENDING or task is None:
         return False
-    # A task that runs again makes what was lost, and has no number among the others.
-    return next((each for each in task.records if each.number), None) is record
+    # A task that runs again makes what was lost, and has no number among the others. Of a generator that
+    # does, the end has none either.
+    return next((each for each in task.records if each.number), record) is record
 
 
 def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[Any]]:

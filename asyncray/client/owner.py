@@ -273,7 +273,7 @@ class Owner:
         """Give a task's records their values and end it. The lock is held; waiters hear of it afterwards."""
         step(task, event)
         if self.remaking.running:
-            self.remaking.ended(task, state)
+            self.remaking.ended(task, state, payloads)
         if not task.records:
             del self.unreturned[task.number]
         released = Released()

@@ -15,11 +15,13 @@ from ..state.lineage import Spec
 from ..state.objects import READY
 from ..wire.stored import Stored
 from ..wire.values import Encoded, size_bytes
+from .recalling import ItemSpec
 from .spilling import Spilled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..actor_shape import ActorShape
     from ..refs import ObjectRef, RefAddress
     from ..state.tasks import Descriptor, Task
     from .session import Session
@@ -37,7 +39,7 @@ _DEPTH: Final = 4
 class Source:
     """Where an object came from that a task got."""
 
-    __slots__ = ("address", "inside", "payload", "spec")
+    __slots__ = ("address", "inside", "payload", "place", "spec")
 
     def __init__(self, address: RefAddress) -> None:
         self.address = address
@@ -47,15 +49,41 @@ class Source:
         self.inside: Sequence[Source] = ()
         #: What made it; None where nothing can make it again.
         self.spec: Spec | None = None
+        #: Which of what that made.
+        self.place = 0
+
+
+class Method:
+    """A method of an actor, without what keeps the actor alive."""
+
+    __slots__ = ("address", "max_retries", "options", "returns", "shape", "timeout_s")
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        calls: Any = descriptor.group
+        self.address: RefAddress = calls.address
+        self.shape: ActorShape = calls.shape
+        self.options = descriptor.options
+        self.returns = descriptor.returns
+        self.max_retries = descriptor.max_retries
+        self.timeout_s = descriptor.timeout_s
+
+    def descriptor(self, session: Session) -> Descriptor:
+        """What a call of it needs; the owner's lock is held."""
+        calls = session.actors.calls_of(self.address, self.shape, None)
+        descriptor = session.descriptors.make_method(calls, self.options["method"], self.options, ())
+        descriptor.returns = self.returns
+        descriptor.max_retries = self.max_retries
+        descriptor.timeout_s = self.timeout_s
+        return descriptor
 
 
 class Recipe:
     """All that is needed to call for a task again."""
 
-    __slots__ = ("arguments", "carried", "dependencies", "descriptor", "inside")
+    __slots__ = ("arguments", "carried", "dependencies", "function", "inside")
 
-    def __init__(self, descriptor: Descriptor) -> None:
-        self.descriptor = descriptor
+    def __init__(self, function: Descriptor | Method) -> None:
+        self.function = function
         #: The encoded arguments without their references.
         self.arguments: Any = None
         #: What those referred to.
@@ -65,12 +93,17 @@ class Recipe:
         #: Its carried variables.
         self.carried: dict[str, Any] = {}
 
+    def descriptor(self, session: Session) -> Descriptor:
+        """What the task's workers are told of; the owner's lock is held."""
+        function = self.function
+        return function.descriptor(session) if type(function) is Method else function  # type: ignore[return-value]
+
 
 def spec_of(session: Session, task: Task) -> Spec:
-    """The spec of a task that has just ended well, and still has all it was called with."""
+    """The spec of a task that still has all it was called with."""
     writer = _Writer(session)
     descriptor = task.descriptor
-    recipe = Recipe(descriptor)
+    recipe = Recipe(Method(descriptor) if descriptor.group.actor else descriptor)
     recipe.arguments, recipe.inside = writer.strip(task.arguments, 0)
     if type(recipe.arguments) is list:
         writer.size_bytes += sum(map(size_bytes, recipe.arguments))
@@ -81,7 +114,8 @@ def spec_of(session: Session, task: Task) -> Spec:
         writer.size_bytes += task.terms.size_bytes
     returns = [record.number for record in task.records]
     size = _SPEC_BYTES + _RETURN_BYTES * len(returns) + writer.size_bytes
-    return Spec(
+    kind = Spec if task.stream is None else ItemSpec
+    return kind(
         descriptor.name,
         returns,
         recipe,
@@ -127,4 +161,5 @@ class _Writer:
             source.spec = self._session.owner.objects.lineage.specs.get(record.number)
             if source.spec is not None:
                 self.parents[source.spec] = None
+                source.place = source.spec.place(record.number)
         return source

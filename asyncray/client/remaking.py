@@ -17,12 +17,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ObjectReconstructionFailedError
-from ..state.lineage import ACTOR, DISABLED, EVICTED, STREAM, USED_UP, Spec
+from ..state.lineage import ACTOR, DISABLED, EVICTED, USED_UP, Spec
 from ..state.objects import FAILED, PENDING, READY, ObjectRecord
 from ..state.tasks import Task
 from ..wire.stored import Stored
 from ..wire.values import Encoded
 from .errors import encode_error
+from .recalling import ItemSpec, Recall
 from .recipes import ABSENT, Recipe, Source, spec_of
 from .terms import terms_again
 
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
     from ..refs import ObjectRef
     from .owner import Owner
     from .session import Session
+    from .streams import Stream
 
 #: Why an object cannot be made again, after its task's name.
 _REASONS: Final = {
     DISABLED: "the task {!r} made it, which has max_retries=0 and may not run again",
-    USED_UP: "the task {!r} made it, whose max_retries are used up",
+    USED_UP: "the task {!r} made it, whose retries are used up",
     EVICTED: (
         "the task {!r} made it, and how it was called was forgotten, because the specs of such tasks took "
         "more than max_lineage_bytes"
     ),
-    ACTOR: "{!r} made it, and calls of actors are not made again, because their state has changed",
-    STREAM: "it is an item of the stream of {!r}, which is not made again",
+    ACTOR: "the actor's method {!r} made it, which has max_task_retries=0 and may not run again",
 }
 _PUT: Final = (
     "it was given by `put`, or as a large argument, and no task made it: what a task returns can be made "
@@ -82,28 +83,80 @@ class Remaking:
             record.number for record, payload in zip(task.records, payloads, strict=True)
             if type(payload) is Stored
         ]  # fmt: skip
-        descriptor = task.descriptor
-        if descriptor.group.actor:
-            spec = Spec(descriptor.name, numbers, None, reason=ACTOR)
-        elif not task.retries:
-            spec = Spec(
-                descriptor.name, numbers, None, reason=USED_UP if descriptor.max_retries else DISABLED
-            )
-        else:
+        self._drop(self._lineage.keep(self._spec(task, numbers), numbers))
+
+    def _spec(self, task: Task, numbers: Sequence[int]) -> Spec:
+        if task.retries:
             spec = spec_of(self._session, task)
             spec.attempt = task.attempt
-        self._drop(self._lineage.keep(spec, numbers))
+            return spec
+        descriptor = task.descriptor
+        never = ACTOR if descriptor.group.actor else DISABLED
+        kind = Spec if task.stream is None else ItemSpec
+        return kind(descriptor.name, numbers, None, reason=USED_UP if descriptor.max_retries else never)
 
-    def ended(self, task: Task, state: int) -> None:
+    def keep_items(self, stream: Stream, first: int, payloads: Sequence[Any]) -> None:
+        """Items of a stream have come, and some are large."""
+        task: Task | None = stream.record.task
+        stored = {
+            payload.start: place
+            for place, payload in enumerate(payloads, first)
+            if type(payload) is Stored
+        }  # fmt: skip
+        if not stored or task is None:
+            return
+        if stream.spec is None:
+            # It is remembered as long as the generator is there, and then as its items in scope.
+            end = [stream.record.number]
+            stream.spec = self._spec(task, end)  # type: ignore[assignment]
+            self._drop(self._lineage.keep(stream.spec, end))  # type: ignore[arg-type]
+        stream.spec.unread.update(stored)  # type: ignore[union-attr]
+
+    def took_item(self, spec: ItemSpec, number: int, payload: Stored) -> None:
+        """An item was read. From any thread, without the lock."""
+        with self._owner.lock:
+            place = spec.unread.pop(payload.start, None)
+            if place is not None:
+                spec.put_back(number, place)
+                self._lineage.hold(number, spec)
+
+    def ended(self, task: Task, state: int, payloads: Sequence[Any]) -> None:
         """A run that makes something again has ended; its records have not been told."""
         spec = self.running.pop(task, None)
         if spec is None:
             return
         spec.running = None
         spec.retries, spec.attempt = task.retries, task.attempt
-        if state == FAILED:
+        if type(task.stream) is Recall:
+            self._end_recall(task.stream, spec, payloads[0] if state == FAILED else None)
+        elif state == FAILED:
             for record in task.records:
                 self._drop(self._lineage.let_go(record.number))
+
+    def _end_recall(self, recall: Recall, spec: Spec, failure: Any) -> None:
+        late, rest = recall.late, recall.rest()
+        if failure is None:
+            text = f"the object was lost, and the generator {spec.name!r} did not yield it when it ran again"
+            failure = encode_error(ObjectReconstructionFailedError(text))
+        elif not recall.stopped:
+            rest += late
+            late = []
+        for record in rest:
+            self._drop(self._lineage.let_go(record.number))
+            self._owner.complete(record, FAILED, failure)
+        if late:
+            self._session.call_soon(self._remake_all, late)
+
+    def _remake_all(self, records: list[ObjectRecord]) -> None:
+        """On the loop, without the lock."""
+        links: list[Any] = []
+        with self._owner.lock:
+            for record in records:
+                if record.state == PENDING:
+                    links += self._remake(record, "the object was lost")
+        for link in links:
+            link.flush()
+        self._session.deliver()
 
     def number_of(self, task: Task) -> int:
         """The number by which users know a task: that of its first return."""
@@ -185,15 +238,19 @@ class Remaking:
         session = self._session
         arguments = self._filled(recipe.arguments, recipe.inside, lost)
         # A number of its own: a worker may still be at an earlier run that was cancelled.
-        task = Task(self._owner.new_number(), recipe.descriptor, arguments)
+        descriptor = recipe.descriptor(session)
+        task = Task(self._owner.new_number(), descriptor, arguments)
         task.retries, task.attempt = spec.retries, spec.attempt
-        task.terms = terms_again(recipe.descriptor, recipe.carried, session.clock())
+        task.terms = terms_again(descriptor, recipe.carried, session.clock())
         if recipe.dependencies is not None:
             task.dependencies = [(place, self._ref(source, lost)) for place, source in recipe.dependencies]
         records = [ObjectRecord(session, _NOBODY) for _ in spec.returns]
         for record in records:
             record.task = task
         task.records = tuple(records)
+        if type(spec) is ItemSpec:
+            task.stream = Recall(self._owner)
+            task.stream.task, task.stream.record = task, records[0]
         return task
 
     def _filled(self, payload: Any, inside: Sequence[Source], lost: list[ObjectRecord]) -> Any:
@@ -215,6 +272,7 @@ class Remaking:
                 record.state = READY
             else:
                 if source.spec is not None:
+                    source.spec.put_back(number, source.place)
                     self._lineage.hold(number, source.spec)
                 lost.append(record)
         return self._owner.ref_to(record)
@@ -232,5 +290,8 @@ def _join(spec: Spec, record: ObjectRecord) -> None:
     task = spec.running
     assert task is not None
     record.task = task
-    at = spec.returns.index(record.number)
+    at = spec.place(record.number)
+    if type(task.stream) is Recall:
+        task.stream.want(at, record)
+        return
     task.records = (*task.records[:at], record, *task.records[at + 1 :])

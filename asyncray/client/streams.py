@@ -21,6 +21,7 @@ from ..state.streams import LARGE_BYTES, NO_MORE, WITHOUT_END, Inflow
 from ..state.tasks import DONE
 from ..wire import messages as m
 from ..wire.items import Items
+from ..wire.stored import Stored
 from .waiting import Bell
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..state.tasks import Descriptor, Task
     from .arguments import Arguments, Dependency
     from .leases import WorkerLink
+    from .recalling import ItemSpec
     from .session import Session
     from .terms import Terms
 
@@ -55,7 +57,9 @@ class Stream:
         soft: Whether the bound is the default, which is lifted for who waits for the end.
     """
 
-    __slots__ = ("_ended", "_numbers", "_owned", "_unread", "flow", "home", "owner", "record", "waiters")
+    __slots__ = (
+        "_ended", "_numbers", "_owned", "_unread", "flow", "home", "owner", "record", "spec", "waiters",
+    )  # fmt: skip
 
     def __init__(self, session: Session, bound: int, *, soft: bool) -> None:
         self.owner = session
@@ -68,6 +72,8 @@ class Stream:
         self.waiters: list[Any] = []
         #: Whether nothing more is handed out: it was closed, or the failure was taken.
         self._ended = False
+        #: How to make its items again; None while it has had none in the store.
+        self.spec: ItemSpec | None = None
         self._unread = self.flow.unread
         self._numbers = session.owner.numbers
         self._owned = session.owner.objects.owned
@@ -97,6 +103,8 @@ class Stream:
         record.value = payload
         record.local = 1
         self._owned[number] = record
+        if type(payload) is Stored and self.spec is not None:
+            self.owner.owner.remaking.took_item(self.spec, number, payload)
         if flow.received - len(unread) >= flow.tell_at:
             self.tell()
         return ObjectRef(record)
@@ -182,6 +190,8 @@ class Stream:
 
     def arrive(self, first: int, payloads: Sequence[Any], digest: int, *, large: bool = False) -> None:
         """Items have come. The owner's lock is held; waiters hear of it afterwards."""
+        if large and not self.flow.discards:
+            self.owner.owner.remaking.keep_items(self, first, payloads)
         self.flow.arrive(first, payloads, digest, large=large)
         notices = self.owner.notices
         if self.waiters:

@@ -27,8 +27,6 @@ USED_UP: Final = 2
 EVICTED: Final = 3
 #: It was a call of an actor, whose state has changed since.
 ACTOR: Final = 4
-#: It was a generator, and the object one of its items.
-STREAM: Final = 5
 
 
 class Spec:
@@ -75,6 +73,16 @@ class Spec:
         self.children = 0
         #: The run under way that makes its returns again; None iff there is none.
         self.running: Task | None = None
+
+    def place(self, number: int) -> int:
+        """Which of what the task makes has a number."""
+        return self.returns.index(number)
+
+    def put_back(self, number: int, place: int) -> None:
+        """What was dropped is in scope again."""
+
+    def dropped(self, number: int) -> None:
+        """One of what the task made is not in scope any more."""
 
 
 class Lineage:
@@ -133,6 +141,7 @@ class Lineage:
         garbage: list[Any] = []
         if spec is not None:
             spec.in_scope -= 1
+            spec.dropped(number)
             if not spec.in_scope and not spec.children:
                 self._forget(spec, garbage)
         return garbage
@@ -140,7 +149,7 @@ class Lineage:
     def begin(self, spec: Spec) -> int:
         """Take a run of a task; returns why it may not run again, or 0."""
         if spec.call is None:
-            return spec.reason
+            return spec.reason or EVICTED
         if spec.retries == 0:
             return USED_UP
         if spec.retries > 0:
@@ -153,7 +162,7 @@ class Lineage:
         in_scope: dict[Spec, int] = {}
         children: dict[Spec, int] = {}
         for number, spec in self.specs.items():
-            assert number in spec.returns
+            spec.place(number)
             in_scope[spec] = in_scope.get(spec, 0) + 1
         for spec in self._kept:
             assert spec.call is not None

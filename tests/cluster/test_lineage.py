@@ -164,7 +164,7 @@ def test_each_run_costs_a_retry(tables: Tables, tmp_path: Path) -> None:
     damage(ref)
     assert get(first.remote(ref)) == 1
     damage(ref)
-    with pytest.raises(ObjectReconstructionFailedError, match=r"'made'.*max_retries are used up"):
+    with pytest.raises(ObjectReconstructionFailedError, match=r"'made'.*retries are used up"):
         get(ref)
 
 

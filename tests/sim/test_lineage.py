@@ -9,6 +9,7 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import (
+    ActorDiedError,
     GetTimeoutError,
     ObjectLostError,
     ObjectReconstructionFailedError,
@@ -342,17 +343,32 @@ def test_a_function_that_holds_its_own_results_keeps_nothing_alive() -> None:
     simulate(main)
 
 
-def test_calls_of_actors_are_not_made_again() -> None:
-    class Maker:
-        def make(self) -> bytes:
-            return large(1)
+class Maker:
+    def __init__(self) -> None:
+        self.calls = 0
 
+    def make(self) -> bytes:
+        self.calls += 1
+        return large(self.calls)
+
+
+def test_calls_of_actors_are_made_again_where_they_may_run_twice() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         maker: Any = ray.remote(Maker).remote()
-        ref = maker.make.remote()
-        await ref
-        lose(ref)
-        with pytest.raises(ObjectReconstructionFailedError, match=r"Maker.make' made it.*calls of actors"):
-            await ref
+        once = maker.make.remote()
+        twice = maker.make.options(max_task_retries=2).remote()
+        await ray.aio.get([once, twice])
+        lose(once, twice)
+        with pytest.raises(ObjectReconstructionFailedError, match=r"Maker.make' made it.*max_task_retries=0"):
+            await once
+        assert await twice == large(3)
+        # What may be asked for again keeps no actor alive.
+        del maker
+        await kept(cluster)
+        await asyncio.sleep(5)
+        assert not cluster.driver.actors.owned
+        lose(twice)
+        with pytest.raises(ActorDiedError):
+            await twice
 
     simulate(main)

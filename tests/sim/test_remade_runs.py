@@ -149,7 +149,7 @@ def test_a_run_whose_worker_dies_uses_up_what_retries_are_left() -> None:
         cluster.kill_worker()
         assert await ref == large(1)
         lose(ref)
-        with pytest.raises(ObjectReconstructionFailedError, match="max_retries are used up"):
+        with pytest.raises(ObjectReconstructionFailedError, match="retries are used up"):
             await ref
         ref = made.options(max_retries=1).remote(1, 5.0)
         await ref
