@@ -243,7 +243,9 @@ class Remaking:
         task.retries, task.attempt = spec.retries, spec.attempt
         task.terms = terms_again(descriptor, recipe.carried, session.clock())
         if recipe.dependencies is not None:
-            task.dependencies = [(place, self._ref(source, lost)) for place, source in recipe.dependencies]
+            task.dependencies = [
+                (place, self._argument(source, lost)) for place, source in recipe.dependencies
+            ]
         records = [ObjectRecord(session, _NOBODY) for _ in spec.returns]
         for record in records:
             record.task = task
@@ -259,8 +261,22 @@ class Remaking:
             return payload
         return Encoded(payload.data, payload.buffers, [self._ref(source, lost) for source in inside])
 
+    def _argument(self, source: Source, lost: list[ObjectRecord]) -> ObjectRef[Any]:
+        """The reference to an argument.
+
+        A small one becomes an object of its own. Its value went along with the first call, so that the
+        reference which the user may still have cannot be found through its record.
+        """
+        if source.payload is ABSENT:
+            return self._ref(source, lost)
+        record = ObjectRecord(self._session, self._owner.new_number())
+        self._owner.objects.owned[record.number] = record
+        record.value = self._filled(source.payload, source.inside, lost)
+        record.state = READY
+        return self._owner.ref_to(record)
+
     def _ref(self, source: Source, lost: list[ObjectRecord]) -> ObjectRef[Any]:
-        """The reference to what a task got."""
+        """The reference to what a task got; whoever has one had sent it then, so that it can be found."""
         process_id, _, number = source.address
         if process_id != self._session.identity.process_id:
             return self._borrowed(source, lost)

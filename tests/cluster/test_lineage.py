@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 import asyncray as ray
 from asyncray.client.spilling import Spilled
 from asyncray.exceptions import ObjectLostError, ObjectReconstructionFailedError
-from tests.cluster.tables import Tables, remote, remote_with, session
+from tests.cluster.tables import Tables, remote, remote_with, session, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,3 +185,114 @@ def test_one_of_several_returns_is_made_again_and_the_others_stay(tables: Tables
     assert get(one)[0] == 2
     assert get(two)[0] == 11
     assert get(small) == "small"
+
+
+def test_what_a_short_file_has_lost_is_made_again(tables: Tables, tmp_path: Path) -> None:
+    refs = [made.remote(tmp_path / "runs", seed) for seed in (1, 2)]
+    get([first.remote(ref) for ref in refs])
+    del spill(*refs)[:]
+    spilling = session().store.spilling
+    assert spilling is not None
+    os.ftruncate(spilling._file._fd, 0)
+    assert [int(value[0]) for value in get(refs)] == [1, 2]
+
+
+def test_many_threads_and_tasks_that_read_wait_for_one_run(tables: Tables, tmp_path: Path) -> None:
+    ref = made.remote(tmp_path / "runs", 5)
+    get(first.remote(ref))
+    damage(ref)
+    calls = [first.remote(ref) for _ in range(4)] + [first_inside.remote([ref]) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        values = list(pool.map(lambda _: int(get(ref)[0]), range(8)))
+    assert values == [5] * 8
+    assert get(calls) == [5] * 8
+    assert runs(tmp_path / "runs") == 2
+
+
+def test_a_worker_that_dies_before_it_has_told_of_a_result_loses_nothing(
+    tables: Tables, tmp_path: Path
+) -> None:
+    @remote
+    def dies_once(path: Path) -> Any:
+        note(path)
+        value = piece(runs(path))
+        if runs(path) == 1:
+            # The value is in the store, and nobody has been told.
+            session().store.encode(value)
+            os._exit(1)
+        return value
+
+    assert get(dies_once.remote(tmp_path / "runs"))[0] == 2
+
+
+def test_the_maker_of_a_lost_object_may_be_dead(tables: Tables, tmp_path: Path) -> None:
+    @remote
+    def made_by(path: Path) -> tuple[int, Any]:
+        note(path)
+        return os.getpid(), piece(3)
+
+    ref = made_by.remote(tmp_path / "runs")
+    pid = get(ref)[0]
+    os.kill(pid, signal.SIGKILL)
+    settled(lambda: pid not in tables.pids())
+    damage(ref)
+    other, value = get(ref)
+    assert other != pid
+    assert value[0] == 3
+    assert runs(tmp_path / "runs") == 2
+
+
+def test_a_coroutine_that_reads_waits_too(tables: Tables, tmp_path: Path) -> None:
+    @remote
+    async def read(refs: Any) -> int:
+        value = await refs[0]
+        return int(value[0])
+
+    async def main() -> list[int]:
+        values = await asyncio.gather(ref, ray.aio.get([ref]), read.remote([ref]))
+        return [int(values[0][0]), int(values[1][0][0]), values[2]]
+
+    ref = made.remote(tmp_path / "runs", 9)
+    get(first.remote(ref))
+    damage(ref)
+    assert asyncio.run(main()) == [9, 9, 9]
+    assert runs(tmp_path / "runs") == 2
+
+
+def test_an_item_of_a_stream_is_made_again(tables: Tables, tmp_path: Path) -> None:
+    @remote_with(num_returns="streaming")
+    def items(path: Path) -> Iterator[Any]:
+        note(path)
+        for seed in range(3):
+            yield piece(seed)
+
+    refs = list(items.remote(tmp_path / "runs"))
+    assert get([first.remote(ref) for ref in refs]) == [0, 1, 2]
+    damage(refs[1])
+    assert get(refs[1])[0] == 1
+    assert runs(tmp_path / "runs") == 2
+
+
+def test_references_inside_a_value_that_is_made_again_are_new(tables: Tables, tmp_path: Path) -> None:
+    @remote
+    def with_own(path: Path) -> Any:
+        note(path)
+        return [piece(1), ray.put(runs(path))]
+
+    ref = with_own.remote(tmp_path / "runs")
+    array, inner = get(ref)
+    assert get(inner) == 1
+    del array
+    damage(ref)
+    _, again = get(ref)
+    assert (get(inner), get(again)) == (1, 2)
+
+
+def test_small_tasks_leave_no_lineage(tables: Tables) -> None:
+    @remote
+    def small(value: int) -> int:
+        return value
+
+    for _ in range(5):
+        assert get([small.remote(number) for number in range(2000)])[-1] == 1999
+    assert len(session().owner.objects.lineage.specs) == 0

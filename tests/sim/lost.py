@@ -47,6 +47,11 @@ def first_inside(values: list[Any]) -> int:
 
 
 @ray.remote
+def large_of(values: list[int]) -> bytes:
+    return large(values[0])
+
+
+@ray.remote
 def large_inside(values: list[Any]) -> bytes:
     return large(ray.get(values[0])[0])
 

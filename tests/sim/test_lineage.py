@@ -23,6 +23,7 @@ from tests.sim.lost import (
     kept,
     large,
     large_inside,
+    large_of,
     lose,
     made,
     owner_of,
@@ -219,6 +220,21 @@ def test_references_inside_arguments_are_made_again_too() -> None:
         assert [value[0] for value in await ray.aio.get([deep, small, both])] == [7, 9, 5]
         del deep, small, both
         assert await kept(cluster) == 0
+
+    simulate(main)
+
+
+def test_a_small_argument_that_the_user_still_holds_is_freed_with_the_last_reference() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        source = ray.put([7])
+        ref = large_of.remote(source)
+        await ref
+        lose(ref)
+        assert await ref == large(7)
+        assert await source == [7]
+        del source, ref
+        assert await kept(cluster) == 0
+        assert not any(cluster.driver.statistics()[:5])
 
     simulate(main)
 
