@@ -268,7 +268,7 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectReconstructionFailedError(ObjectLostError):
-    """The object was lost and cannot be made again; it says why. Fault: see the message. Retry: submit again."""
+    """The object was lost and cannot be made again; it says why. Fault: see there. Retry: submit again."""
 
 
 class OufOfBandObjectRefSerializationException(RayError):

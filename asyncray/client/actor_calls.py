@@ -38,7 +38,7 @@ class ActorCalls(SchedulingClass):
 
     __slots__ = (
         "__weakref__", "_ahead", "_owner", "address", "asked", "descriptors", "failure", "incarnation",
-        "lease", "ordered", "room", "shape",
+        "lease", "naming", "ordered", "room", "shape",
     )  # fmt: skip
 
     actor = True
@@ -56,6 +56,8 @@ class ActorCalls(SchedulingClass):
         #: What holds calls back that would only keep the store full; where several run at a time, each may
         #: be what another one waits for.
         self._ahead = StoredAhead() if shape.mode == "sync" else None
+        #: Numbers of calls under way that name their arguments instead of saying where they lie.
+        self.naming: set[int] = set()
         #: The way to the actor; None while it is not known, or there is none.
         self.lease: Lease | None = None
         #: Which of its lives that leads to.
@@ -106,12 +108,26 @@ class ActorCalls(SchedulingClass):
             if task.dependencies is not None and ahead is not None and not ahead.admit(task, in_flight):
                 queue.appendleft(task)
                 break
+            if task.dependencies is not None and ahead is None:
+                self._choose_naming(task, in_flight)
             step(task, ASSIGNED)
             task.lease = lease
             in_flight[task.number] = task
             taken.append(task)
         self.dead = 0
         return taken
+
+    def _choose_naming(self, task: Task, in_flight: dict[int, Task]) -> None:
+        session = self._owner.session
+        self.naming.discard(task.number)
+        if not session.actors.places_sent.admit(task, in_flight, session.store.capacity):
+            if len(self.naming) > 2 * len(in_flight):
+                self.naming.intersection_update(in_flight)
+            self.naming.add(task.number)
+
+    def names_arguments(self, task: Task) -> bool:
+        """Whether a call that was sent, or is being sent, lets the actor ask for its arguments."""
+        return task.number in self.naming
 
     def pending(self) -> int:
         """Calls that are under way, or wait."""

@@ -33,6 +33,7 @@ from .errors import encode_error
 from .farewells import Farewells
 from .owned_actor import OwnedActor, Plan
 from .putting import encode_call
+from .stored_ahead import PlacesSent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +65,7 @@ class Actors:
         self._calls: WeakValueDictionary[tuple[bytes, int], ActorCalls] = WeakValueDictionary()
         self.farewells = Farewells(session)
         self._has_keeper = False
+        self.places_sent = PlacesSent()
         #: What waits for the last actors; None while the session does not end.
         self._last: _Last | None = None
         self.owner.objects.on_unheld = self._on_unheld
@@ -140,10 +142,11 @@ class Actors:
         return calls
 
     def under_way(self) -> Iterator[Task]:
-        """The calls of actors that were sent and have not ended. The lock is held."""
+        """The calls of actors that were sent with the places of their arguments. The lock is held."""
         for calls in list(self._calls.values()):
+            # Of an actor of this process's own, the constructor is among them.
             if calls.lease is not None:
-                yield from calls.lease.in_flight.values()
+                yield from (t for t in calls.lease.in_flight.values() if not calls.names_arguments(t))
 
     async def room(self, calls: ActorCalls, most: int) -> None:
         """Wait until fewer than *most* of this process's calls of an actor are under way."""

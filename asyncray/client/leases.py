@@ -160,19 +160,24 @@ class Leases:
             frame.size_bytes += task.terms.size_bytes
         if task.stream is not None:
             extras = task.stream.extras(extras)
-        row = [task.number, task.descriptor.number, field, None, extras]
+        descriptor = task.descriptor
+        row = [task.number, descriptor.number, field, None, extras]
         if dependencies is not None:
-            row[3] = [[place, self._dependency(ref, frame)] for place, ref in dependencies]
+            group: Any = descriptor.group
+            named = group.actor and group.names_arguments(task)
+            row[3] = [[place, self._dependency(ref, frame, named=named)] for place, ref in dependencies]
         frame.rows.append(row)
 
-    def _dependency(self, ref: ObjectRef[Any], frame: _Frame) -> Any:
-        """A small value goes along, or the place of a stored one; others are named: the worker asks."""
+    def _dependency(self, ref: ObjectRef[Any], frame: _Frame, *, named: bool) -> Any:
+        """A small value goes along, or where a stored one lies; others, or both if *named*, are asked for."""
         record: Any = ref._record
         if record.state == READY and type(record.value) in _NUMBERS:
             frame.size_bytes += _NUMBER_BYTES
             return record.value
         if record.state == READY and type(record.value) is not Spilled:
             if type(record.value) is Stored:
+                if named:
+                    return [self._address(ref)]
                 frame.size_bytes += wire_bytes(record.value)
                 return [self._address(ref), to_wire(record.value, frame.buffers)]
             size = wire_bytes(record.value)
@@ -442,9 +447,10 @@ class Leases:
         return [link.connection for link in self._links.values()]
 
     def under_way(self) -> Iterator[Task]:
-        """The tasks that were sent and have not ended."""
+        """The tasks that were sent with the places of their arguments, and have not ended."""
         for lease in self._leases.values():
-            yield from lease.in_flight.values()
+            if not lease.group.actor:
+                yield from lease.in_flight.values()
         yield from self._session.actors.under_way()
 
     def drain(self, process_id: bytes) -> None:

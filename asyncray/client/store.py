@@ -101,6 +101,11 @@ class Store:
         return len(self._dropped)
 
     @property
+    def capacity(self) -> int:
+        """Bytes that the store may take; 0 where there is none."""
+        return 0 if self._arena is None else self._arena.size
+
+    @property
     def held(self) -> int:
         """How many places hold a value that something here uses."""
         return len(self._held)

@@ -218,6 +218,29 @@ def test_more_large_arguments_than_the_store_holds_wait_for_a_busy_actor(
     everything_is_free()
 
 
+@pytest.mark.parametrize(("kind", "most"), [(_Sync, 2), (_Async, 1)], ids=["threads", "coroutines"])
+def test_more_large_arguments_than_the_store_holds_wait_for_an_actor_of_several_calls(
+    kind: Any, most: int, tables: Tables, doors: Doors
+) -> None:
+    """They are at the actor, which has their names until it starts them."""
+    actor = remote_with(max_concurrency=most)(kind).remote()
+    entered = [doors.new() for _ in range(most)]
+    first = [actor.late.remote(door.name) for door in entered]
+    for door in entered:
+        door.arrival()
+    results = [actor.same.remote(numbers(seed, 8 * MIB)) for seed in range(20)]
+    shared = ray.put(numbers(20, 8 * MIB))
+    results += [actor.same.remote(shared) for _ in range(20)]
+    for door in entered:
+        door.let_in()
+    assert [int(get(result)[-1]) for result in results] == [*range(20), *[20] * 20]
+    # Nothing waits any more, and places go along again.
+    assert int(get(actor.same.remote(shared))[-1]) == 20
+    get(first)
+    del results, first, shared
+    everything_is_free()
+
+
 def test_large_returns_and_items_of_coroutines_are_stored(tables: Tables) -> None:
     actor = remote(_Async).remote()
     refs = actor.several.options(num_returns=3).remote(3)
