@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.beacons import Beacon
 from tests.cluster.doors import Doors
 from tests.cluster.gates import Gate, Gates
+from tests.cluster.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,3 +55,12 @@ def gates(tmp_path: Path) -> Iterator[Gates]:
     made = Gates(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def tables(shared_ray: object) -> Iterator[Tables]:
+    """See what the shared session holds; at the end of the test that must be nothing."""
+    made = Tables()
+    yield made
+    made.clear_attics()
+    made.settle()

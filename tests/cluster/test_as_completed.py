@@ -14,7 +14,6 @@ from tests.cluster.gates import Gates, fail, least, same, seconds, waiters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from asyncray import ObjectRef
 
@@ -25,10 +24,8 @@ Refs = list["ObjectRef[Any]"]
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 def finished(count: int) -> Refs:

@@ -35,10 +35,8 @@ def two_of(first: int, *, second: int = 0) -> int:
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 @pytest.fixture(autouse=True)

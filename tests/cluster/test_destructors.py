@@ -10,11 +10,11 @@ import pytest
 import asyncray as ray
 from asyncray.exceptions import TaskCancelledError
 from tests.cluster.garbage import LIMIT_S, Collector, Garbage, within_limit
-from tests.cluster.gates import Gates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
+
+    from tests.cluster.gates import Gates
 
 
 @ray.remote
@@ -23,10 +23,8 @@ def same(value: Any) -> Any:
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 def use_everything() -> None:

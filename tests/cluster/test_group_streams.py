@@ -10,21 +10,12 @@ import pytest
 import asyncray as ray
 from asyncray import aio, exceptions
 from tests.cluster.checks import assert_nothing_is_held
-from tests.cluster.doors import Doors
 from tests.cluster.producers import WATCHED, paused_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.cluster.doors import Doors
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 @ray.remote

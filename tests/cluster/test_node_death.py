@@ -58,11 +58,7 @@ def template(killed: int = 0) -> int:
     """The template that new workers come from now; a worker of a killed one may still answer for a moment."""
     while True:
         parent = processes.parent_of(get(where.remote()))
-        if (
-            parent != killed
-            and processes.name(parent) == "asyncray-templ"
-            and processes.state(parent) != "Z"
-        ):
+        if parent != killed and processes.name(parent) == "asyncray-templ" and processes.state(parent) != "Z":
             return parent
 
 

@@ -17,8 +17,7 @@ from asyncray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledErro
 from tests.cluster.gates import LIMIT_S, Gate, Gates, begun, fail, run_on, same, waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory, Run
@@ -31,10 +30,8 @@ wait: Any = asyncio.wait
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import asyncray as ray
 from asyncray.exceptions import GetTimeoutError, RaySystemError, TaskCancelledError
 from asyncray.wire import messages as m
 from tests.cluster.doors import Doors, stand_at
-from tests.cluster.gates import Gates
 from tests.cluster.tables import (
     BearerError,
     HeldBack,
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.cluster.gates import Gates
+
 LIMIT_S = 20
 INLINE = 100 * 1024
 SIZES = [10, 200 * 1024, 3_000_000]
@@ -57,10 +58,8 @@ def tables() -> Iterator[Tables]:
 
 
 @pytest.fixture
-def gates(tables: Tables, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(tables: Tables, gates: Gates) -> Gates:
+    return gates
 
 
 # ---- the order of messages, replayed ----

@@ -19,7 +19,6 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import ObjectFreedError, OwnerDiedError
-from tests.cluster.gates import Gates
 from tests.cluster.tables import (
     BearerError,
     Tables,
@@ -40,10 +39,8 @@ from tests.cluster.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from asyncray import ObjectRef
+    from tests.cluster.gates import Gates
 
 LIMIT_S = 20
 #: Above the inline limit of 100 KiB, and so large that copies would show.
@@ -51,19 +48,8 @@ SIZES = [10, 200 * 1024, 3_000_000]
 
 
 @pytest.fixture
-def tables(shared_ray: object) -> Iterator[Tables]:
-    """What the session holds; at the end of the test that must be nothing."""
-    made = Tables()
-    yield made
-    made.clear_attics()
-    made.settle()
-
-
-@pytest.fixture
-def gates(tables: Tables, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(tables: Tables, gates: Gates) -> Gates:
+    return gates
 
 
 # ---- where references go ----

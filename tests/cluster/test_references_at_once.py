@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -13,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 import asyncray as ray
 from asyncray.exceptions import TaskCancelledError
-from tests.cluster.gates import Gates
 from tests.cluster.tables import (
     BearerError,
     Tables,
@@ -29,30 +28,9 @@ from tests.cluster.tables import (
     worth,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
 LIMIT_S = 20
 #: Above the inline limit of 100 KiB, and so large that copies would show.
 SIZES = [10, 200 * 1024, 3_000_000]
-
-
-@pytest.fixture
-def tables(shared_ray: object) -> Iterator[Tables]:
-    """What the session holds; at the end of the test that must be nothing."""
-    made = Tables()
-    yield made
-    made.clear_attics()
-    made.settle()
-
-
-@pytest.fixture
-def gates(tables: Tables, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
 
 
 # ---- everything at once ----

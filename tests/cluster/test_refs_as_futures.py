@@ -16,9 +16,6 @@ from asyncray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledErro
 from tests.cluster.gates import LIMIT_S, Gates, begun, fail, run_on, same, waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory, Run
 
@@ -29,10 +26,8 @@ wait: Any = asyncio.wait
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 @pytest.fixture

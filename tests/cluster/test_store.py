@@ -18,7 +18,6 @@ from tests.cluster.tables import Tables, counted, own, recall, same, session, se
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 np = pytest.importorskip("numpy")
 
@@ -52,13 +51,6 @@ def everything_comes_back(tables: Tables) -> None:
     whole = ray.put(np.ones(MOST_BYTES, "u1"))
     assert ray.get(whole)[-1] == 1
     del whole
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 def get(ref: Any) -> Any:

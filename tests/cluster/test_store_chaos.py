@@ -15,7 +15,6 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import RayError
-from tests.cluster.doors import Doors
 from tests.cluster.tables import Tables, counted, keep, kept, remote, remote_with, session, settled
 
 if TYPE_CHECKING:
@@ -44,13 +43,6 @@ def everything_is_free(tables: Tables) -> None:
     whole = ray.put(np.ones(70 * MIB, "u1"))
     assert ray.get(whole)[-1] == 1
     del whole
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Iterator[Doors]:
-    made = Doors(tmp_path)
-    yield made
-    made.close()
 
 
 def get(ref: Any) -> Any:

@@ -15,8 +15,7 @@ from asyncray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledErro
 from tests.cluster.gates import LIMIT_S, Gates, fail, least, passed_on, same, seconds, waiters, watchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
     from asyncray import ObjectRef
 
@@ -26,10 +25,8 @@ Refs = list["ObjectRef[Any]"]
 
 
 @pytest.fixture
-def gates(shared_ray: object, tmp_path: Path) -> Iterator[Gates]:
-    made = Gates(tmp_path)
-    yield made
-    made.close()
+def gates(shared_ray: object, gates: Gates) -> Gates:
+    return gates
 
 
 def finished(count: int) -> Refs:
