@@ -17,10 +17,12 @@ from asyncray.process import current
 from tests.cluster.gates import LIMIT_S, Gates, begun, run_on, same, waiters, watchers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from asyncray import ObjectRef
     from tests.cluster.gates import Factory, Run
+    from tests.conftest import Sharing
 
 
 #: It takes references, but for the type checker: to that, nothing but a Future is like a future.
@@ -272,15 +274,21 @@ WAYS = [
 ]
 
 
+@pytest.fixture(scope="class")
+def one_cpu(sharing: Sharing) -> Iterator[None]:
+    with sharing(num_cpus=1):
+        yield
+
+
+@pytest.mark.usefixtures("one_cpu")
 class TestInTasks:
     """A task that waits gives its CPU back, or its child would never run."""
 
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("parent", [await_child, run_child], ids=["coroutine", "loop of its own"])
     def test_on_one_cpu_a_child_runs_while_its_parent_waits(self, parent: Any, way: str) -> None:
-        with ray.init(num_cpus=1):
-            for _ in range(2):  # the second one finds the worker as the first one left it
-                assert ray.get(parent.remote(way), timeout=3) == "child"
+        for _ in range(2):  # the second one finds the worker as the first one left it
+            assert ray.get(parent.remote(way), timeout=LIMIT_S) == "child"
 
 
 def test_a_loop_that_is_blocked_holds_nothing_up(run: Run, tmp_path: Path) -> None:
