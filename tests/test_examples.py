@@ -105,6 +105,22 @@ def test_the_progress_of_a_monte_carlo_is_watched_to_its_end() -> None:
 
 
 @pytest.mark.slow
+def test_the_query_tracker_hears_of_every_look_up() -> None:
+    output = run("query_tracker", "20")
+    assert re.match(r"20 look-ups of \d words\n", output)
+    assert len(output.splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_the_parameter_server_finds_the_weights_in_both_ways() -> None:
+    found = re.findall(r"s for 150 gradients: ([-\d., ]+)$", run("parameter_server"), re.MULTILINE)
+    assert len(found) == 2
+    for weights in found:
+        for weight, true in zip(map(float, weights.split(",")), [2.0, -1.0, 0.5], strict=True):
+            assert math.isclose(weight, true, abs_tol=0.25)
+
+
+@pytest.mark.slow
 def test_everybody_in_the_chat_room_is_heard() -> None:
     assert run("chat_room", "2").count("heard 2 hellos in ActorHandle(Room)") == 2
 
