@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import machine, rayenv
+from . import machine, rayenv, xoscarenv
 from .harness import ASYNCRAY, BARE, RAY, Row
 from .place import Place
 from .report import as_json, table
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+#: Rows that need xoscar.
+XOSCAR = ("xoscar_gather_1000",)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks and print the table; the exit code is 1 when a row failed on asyncray, else 0."""
     options = parse(arguments)
     places, missing = find_places(options.only, options.ray_python)
     rows = [row for row in options.rows if any(place.runtime in row.on for place in places)]
+    if any(row.name in XOSCAR for row in rows) and (remark := xoscarenv.find(options.xoscar_python)):
+        rows = [row for row in rows if row.name not in XOSCAR]
+        missing = [*missing, remark]
+        say(remark)
     about = machine.describe()
     started = time.perf_counter()
     results = asyncio.run(run(rows, places, options.rounds, say))
@@ -54,6 +62,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--ray-python", metavar="PATH", help="interpreter with Ray (default: made in .venv-ray)"
+    )
+    parser.add_argument(
+        "--xoscar-python", metavar="PATH", help="interpreter with xoscar (default: that of .venv-xoscar)"
     )
     return parser.parse_args(arguments)
 

@@ -90,3 +90,19 @@ class AtMostTimesRow:
         if ours is None or others is None:
             return None
         return ours <= self.times * others
+
+
+@dataclass(frozen=True, slots=True)
+class AheadOf:
+    """More than the figure of the row ``other``, which is another framework's and stands under bare."""
+
+    other: str
+
+    def describe(self) -> str:
+        """As :meth:`Target.describe`."""
+        return f"> {self.other}"
+
+    def met(self, row: str, medians: Medians) -> bool | None:
+        """As :meth:`Target.met`."""
+        ours, others = medians.median(row, "asyncray"), medians.median(self.other, "bare")
+        return None if ours is None or others is None else ours > others

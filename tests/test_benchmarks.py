@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks import cli, machine, procfs, rayenv, rows
+from benchmarks import cli, machine, procfs, rayenv, rows, xoscarenv
 from benchmarks.gate import Gate, stand
 from benchmarks.harness import ASYNCRAY, BARE, RAY, Bench, Row, row
 from benchmarks.place import Place
@@ -24,7 +24,7 @@ from benchmarks.report import HEADERS, align, as_json, cell, number, table
 from benchmarks.rounds import run
 from benchmarks.rows import ROWS, by_name
 from benchmarks.stats import Results, Spread
-from benchmarks.targets import AtMost, AtMostTimesRow, TimesRay
+from benchmarks.targets import AheadOf, AtMost, AtMostTimesRow, TimesRay
 from benchmarks.watch import Watch
 
 # ---- figures
@@ -112,6 +112,19 @@ def test_a_target_whose_figures_are_missing_is_neither_met_nor_missed(
     target: TimesRay | AtMostTimesRow,
 ) -> None:
     assert target.met("speed", results(asyncray=[1])) is None
+
+
+@pytest.mark.parametrize(("ours", "others", "met"), [(2, 1, True), (1, 1, False)])
+def test_another_framework_is_to_be_left_behind(ours: float, others: float, *, met: bool) -> None:
+    found = results(asyncray=[ours])
+    found.add("other", "bare", others)
+
+    assert AheadOf("other").met("speed", found) is met
+    assert AheadOf("missing").met("speed", found) is None
+
+
+def test_without_xoscar_its_row_is_left_out_and_the_reason_told(tmp_path: Path) -> None:
+    assert "give --xoscar-python" in xoscarenv.find(None, tmp_path / "python")
 
 
 def test_targets_describe_themselves() -> None:
