@@ -209,6 +209,9 @@ _REFUSED_ACTOR = {
         "is an option of tasks, not of actors",
     ),
     "object_store_memory": "is not implemented; Ray deprecates it",
+    "_actor_generator_backpressure_num_objects": (
+        "is not there: each stream has a bound of its own; give max_unread to the methods, or to their calls"
+    ),
     **dict.fromkeys(
         ("placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"),
         "was dropped; use scheduling_strategy",
