@@ -95,11 +95,11 @@ class Spilling:
         self._start(turn, given, victims)
 
     def pay(self) -> None:
-        """Somebody has let go of something: perhaps what is owed can be done now. On the loop."""
+        """Somebody has let go of something: perhaps what is owed can be done now."""
         if self._owed > 0 and not self._busy:
             self._busy = True
             # Together with what else comes until then.
-            self._session.loop.call_soon(self._pay)
+            self._session.call_soon(self._pay)
 
     def _pay(self) -> None:
         self._busy = False
