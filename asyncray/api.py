@@ -6,6 +6,7 @@ what would block the loop raises at once and names the coroutine of ``asyncray.a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from . import lifecycle
@@ -118,7 +119,14 @@ def values_of(refs: Sequence[ObjectRef[Any]]) -> list[Any]:
     for ref in refs:
         if ref._record.state == _FAILED:
             ref._record.owner.load(ref._record)
-    return [ref._record.owner.load(ref._record) for ref in refs]
+    try:
+        return [ref._record.owner.load(ref._record) for ref in refs]
+    except RemadeError:
+        # What else is lost is found now, and made at the same time.
+        for ref in refs:
+            with suppress(RemadeError):
+                ref._record.owner.load(ref._record)
+        raise
 
 
 #: state.objects.FAILED; the import of that module would load the type checker's half of the runtime.
