@@ -347,7 +347,11 @@ class Session:
             TypeError: when it is a reference, or cannot be pickled.
         """
         drafted = draft_of(self, value)
-        return self.owner.put(value if drafted is None else self.store.keep(drafted))
+        payload = value if drafted is None else self.store.keep(drafted)
+        ref = self.owner.put(payload)
+        if drafted is not None and type(payload) is not Stored and self.store.belongs(drafted):
+            self.call_soon(self.store.moving.begin, ref._record)
+        return ref
 
     async def put_async(self, value: Any) -> ObjectRef[Any]:
         """As put, from any loop; the copy of a large value does not hold it up."""

@@ -25,6 +25,7 @@ from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import Draft, Payload, decode_stored, draft, is_scalar
 from .inventory import inventory
+from .moving import Moving
 from .offload import in_thread
 from .spilling import Spilling
 from .supply import Supply
@@ -90,6 +91,7 @@ class Store:
         #: Where the Stored objects lay that are gone, not yet accounted for.
         self._dropped: deque[int] = deque()
         self._uses = itertools.count(1)
+        self.moving = Moving(session)
         #: What is on disk; None where nothing can be put there.
         self.spilling: Spilling | None = None
         if arena is not None and session.spill_directory is not None:
@@ -126,6 +128,10 @@ class Store:
         if type(value) is Prepared:
             return value.payload
         return self.keep(draft(value))
+
+    def belongs(self, drafted: Draft) -> bool:
+        """Whether a value is large enough for the store."""
+        return drafted.size_bytes > self.inline_bytes
 
     def keep(self, drafted: Draft) -> Payload:
         """Make a drafted value a payload; as encode."""
@@ -331,5 +337,6 @@ class Store:
 
     def close(self) -> None:
         """The session has ended."""
+        self.moving.close()
         if self.spilling is not None:
             self.spilling.close()
