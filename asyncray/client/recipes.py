@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 #: In the place of a value that is not kept.
 ABSENT: Final = object()
 #: About how many bytes a spec takes, and each of its arguments and returns.
-_SPEC_BYTES: Final = 1000
-_SOURCE_BYTES: Final = 400
-_RETURN_BYTES: Final = 200
+_SPEC_BYTES: Final = 500
+_SOURCE_BYTES: Final = 250
+_RETURN_BYTES: Final = 80
 #: How deep small values inside each other are kept.
 _DEPTH: Final = 4
 

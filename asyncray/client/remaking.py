@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ObjectReconstructionFailedError
 from ..state.lineage import ACTOR, DISABLED, EVICTED, USED_UP, Spec
-from ..state.objects import FAILED, PENDING, READY, ObjectRecord
+from ..state.objects import FAILED, PENDING, READY, UNREGISTERED, ObjectRecord
 from ..state.tasks import Task
 from ..wire.stored import Stored
 from ..wire.values import Encoded
@@ -179,13 +179,13 @@ class Remaking:
             why: What happened to it.
 
         Returns:
-            Whether the record is pending, or has failed, or has another value by now; False when the session
-            has ended and nothing can be made again.
+            Whether the record is pending, or has failed, or has another value by now. False when the session
+            has ended and nothing can be made again; and for a destructor that has interrupted a guarded
+            section: it could not wait.
         """
         if self._owner.lock._is_owned():  # type: ignore[attr-defined]
-            # A destructor in the middle of a guarded section. It cannot wait either, and will be told so.
             self._session.call_soon(self.lost, record, value, why)
-            return True
+            return False
         with self._owner.lock:
             if record.value is not value or record.state != READY:
                 return True  # others have found it before
@@ -298,7 +298,14 @@ class Remaking:
         record: Any = ref._record
         if record.state <= 0 and source.payload is not ABSENT:
             self._owner.complete(record, READY, self._filled(source.payload, source.inside, lost))
+        elif record.borrowing == UNREGISTERED:
+            # Let go when the first run had ended. If its owner still has it, it is to keep it for this one.
+            self._session.call_soon(self._session.peers.register, [ref], _nothing)
         return ref
+
+
+def _nothing() -> None:
+    """Nobody waits for that."""
 
 
 def _join(spec: Spec, record: ObjectRecord) -> None:

@@ -438,7 +438,7 @@ class Session:
         """What was on disk.
 
         Raises:
-            ObjectLostError: when it cannot be read, and the session has ended.
+            ObjectLostError: when it cannot be read, nor waited for.
             RemadeError: when it cannot be read.
         """
         assert self.store.spilling is not None

@@ -260,6 +260,8 @@ class Stream:
         with self.owner.owner.lock:
             self._ended = self._ended or ended
             dropped = self.flow.discard()
+            if self.spec is not None:
+                self.spec.unread.clear()
             told, self.waiters = self.waiters, []
         del dropped  # outside the lock: it may run destructors
         for waiter in told:

@@ -304,7 +304,7 @@ def test_the_oldest_are_forgotten_when_they_take_too_much() -> None:
             refs.append(made.remote(seed))
             await refs[-1]
         assert 5 < await kept(cluster) < 10
-        assert cluster.driver.owner.objects.lineage.size_bytes <= 10_000
+        assert cluster.driver.owner.objects.lineage.size_bytes <= 5_000
         lose(refs[-1])
         assert await refs[-1] == large(9)
         lose(old, refs[0])
@@ -312,7 +312,7 @@ def test_the_oldest_are_forgotten_when_they_take_too_much() -> None:
             with pytest.raises(ObjectReconstructionFailedError, match=r"'(made|plus)'.*max_lineage_bytes"):
                 await ref
 
-    simulate(main, max_lineage_bytes=10_000)
+    simulate(main, max_lineage_bytes=5_000)
 
 
 def test_nothing_is_kept_where_there_is_no_room_for_it() -> None:
@@ -386,5 +386,20 @@ def test_calls_of_actors_are_made_again_where_they_may_run_twice() -> None:
         lose(twice)
         with pytest.raises(ActorDiedError):
             await twice
+
+    simulate(main)
+
+
+def test_a_destructor_that_has_interrupted_us_is_not_kept_waiting() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        ref = made.remote(1)
+        await ref
+        record: Any = ref._record
+        with owner_of(ref).lock:
+            assert not owner_of(ref).remaking.lost(record, record.value, "the disk has failed")
+            assert not is_pending(ref)
+        await asyncio.sleep(0.001)
+        assert is_pending(ref)
+        assert await ref == large(1)
 
     simulate(main)

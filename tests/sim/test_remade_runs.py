@@ -10,6 +10,7 @@ import pytest
 import asyncray as ray
 from asyncray.exceptions import (
     GetTimeoutError,
+    ObjectLostError,
     ObjectReconstructionFailedError,
     OwnerDiedError,
     TaskCancelledError,
@@ -201,6 +202,37 @@ def test_a_worker_makes_again_what_it_owns() -> None:
         await asyncio.sleep(1)
         assert await first.remote(ref) == 1
         assert notes.noted["made"] == 2
+
+    simulate(main)
+
+
+@ray.remote
+def owner_of_another(refs: list[Any]) -> list[Any]:
+    ref = plus.remote(refs[0], 1)
+    ray.wait([ref])
+    return [ref]
+
+
+def test_an_argument_that_another_process_owns_must_still_be_there() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        source = made.remote(1)
+        (ref,) = await owner_of_another.remote([source])
+        lose_in_its_worker(cluster)
+        await asyncio.sleep(1)
+        assert notes.noted["plus"] == 2
+        assert await first.remote(ref) == 2
+        await asyncio.sleep(1)
+        assert cluster.driver.statistics().borrowers == 0
+        del source, ref
+        await kept(cluster)
+        source = made.remote(1)
+        (ref,) = await owner_of_another.remote([source])
+        del source
+        await kept(cluster)
+        lose_in_its_worker(cluster)
+        await asyncio.sleep(1)
+        with pytest.raises(ObjectLostError, match="freed before its value was asked for"):
+            await first.remote(ref)
 
     simulate(main)
 
