@@ -54,7 +54,7 @@ class Recall:
         # The producer never pauses: nothing is unread here.
         self.flow = Inflow(0, soft=True)
         self.flow.discards = True
-        #: Set with the task.
+        #: Set with the task, and None again when it has ended: the two hold each other.
         self.task: Task = None  # type: ignore[assignment]
         self.record: ObjectRecord = None  # type: ignore[assignment]
         #: What is lost and still to come, by its place in the stream.
@@ -83,7 +83,7 @@ class Recall:
         if not self.wanted and not self.stopped:
             self.stopped = True
             session = self._owner.session
-            session.call_soon(lambda: session.cancel_task(self.task))
+            session.call_soon(session.cancel_task, self.task)
 
     def fail(self, payload: Any) -> None:
         """The generator raised."""

@@ -135,6 +135,7 @@ class Remaking:
 
     def _end_recall(self, recall: Recall, spec: Spec, failure: Any) -> None:
         late, rest = recall.late, recall.rest()
+        recall.task = None  # type: ignore[assignment]
         if failure is None:
             text = f"the object was lost, and the generator {spec.name!r} did not yield it when it ran again"
             failure = encode_error(ObjectReconstructionFailedError(text))
