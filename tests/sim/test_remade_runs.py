@@ -97,6 +97,37 @@ def test_a_cancelled_run_fails_what_it_was_to_make_and_nothing_else() -> None:
     simulate(main)
 
 
+def test_a_cancel_of_what_was_done_keeps_no_run_from_it() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        ref = made.remote(1)
+        await ref
+        ray.cancel(ref)
+        lose(ref)
+        assert await ref == large(1)
+
+    simulate(main)
+
+
+def test_of_tasks_that_were_cancelled_or_failed_nothing_is_kept() -> None:
+    @ray.remote(max_retries=0)
+    def large_failure() -> bytes:
+        raise ValueError(large(1))
+
+    async def main(cluster: SimulatedCluster) -> None:
+        cancelled, failed = made.remote(1, 5.0), large_failure.remote()
+        await asyncio.sleep(1)
+        ray.cancel(cancelled)
+        with pytest.raises(ValueError, match="x01"):
+            await failed
+        with pytest.raises(TaskCancelledError):
+            await cancelled
+        await asyncio.sleep(10)
+        assert await kept(cluster) == 0
+        assert cluster.driver.owner.objects.lineage.specs == {}
+
+    simulate(main)
+
+
 def test_returns_lost_during_a_run_are_made_by_it() -> None:
     @ray.remote(num_returns=3)
     def three() -> tuple[bytes, bytes, int]:
