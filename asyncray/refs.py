@@ -286,14 +286,14 @@ def value_of(record: RefRecord, timeout: float | None) -> Any:
         RuntimeError: when this would block a running event loop.
     """
     owner, left = record.owner, timeout
-    until = owner.clock() + timeout if timeout else None
+    begin = owner.clock()
     while True:
         if record.state <= 0:
             owner.wait_blocking(record, left)
         try:
             return owner.load(record)
         except RemadeError:
-            left = timeout if until is None else max(0.0, until - owner.clock())
+            left = None if timeout is None else max(0.0, begin + timeout - owner.clock())
 
 
 def record_done(record: RefRecord) -> bool:
