@@ -95,14 +95,14 @@ class Lender:
         """Tell of this descriptor no more. From any thread."""
         try:
             self._set.modify(fd, 0)
-        except (OSError, ValueError):  # closed in the meantime
+        except FileNotFoundError:  # the loop does not read it now
             return
 
     def take_back(self, fd: int) -> None:
         """Tell of it again, also of what has come before. From any thread."""
         try:
             self._set.modify(fd, select.EPOLLIN)
-        except (OSError, ValueError):
+        except FileNotFoundError:  # as above
             return
 
     def close(self) -> None:
@@ -190,13 +190,20 @@ class LendableConnection(StreamConnection):
             self.poll = select.poll()
             self.poll.register(self.bell, select.POLLIN)
             self.poll.register(self._fd, select.POLLIN)
-        self._lender.lend(self._fd)
+        self._tell_of(self._lender.lend)
         return True
 
     def give_back(self) -> None:
         """Let the loop read again."""
-        if not self._closed:
-            self._lender.take_back(self._fd)
+        self._tell_of(self._lender.take_back)
+
+    def _tell_of(self, change: Callable[[int], None]) -> None:
+        # The socket is closed under this lock: without it, the number may be another connection's by now.
+        with self._lock:
+            if not self._closed:
+                change(self._fd)
+        if self._outbox:  # of who could not have the lock
+            self.flush()
 
     def end_borrowing(self) -> None:
         """The borrower waits no more, and has given the connection back."""
