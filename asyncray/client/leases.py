@@ -446,6 +446,12 @@ class Leases:
         """Every connection to a worker."""
         return [link.connection for link in self._links.values()]
 
+    def idle_link(self, process_id: bytes) -> WorkerLink | None:
+        """The link to a worker that waits for a call of ours, if it does. From any thread."""
+        link = self._links.get(process_id)
+        lease = None if link is None else link.lease
+        return link if lease is not None and not lease.in_flight and not lease.closing else None
+
     def under_way(self) -> Iterator[Task]:
         """The tasks that were sent with the places of their arguments, and have not ended."""
         for lease in self._leases.values():

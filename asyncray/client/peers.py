@@ -451,8 +451,7 @@ class Peers:
                 self.send_to(Identity(process_id, address, 0), [m.RELEASE, numbers])
 
     def _on_recycle(self, connection: Connection, starts: list[Any]) -> None:
-        m.check_numbers("RECYCLE", starts)
-        self._session.store.supply.recycle_from(connection.peer.process_id, starts)
+        self._session.store.recycle(connection.peer.process_id, starts)
 
     def _on_release(self, connection: Connection, numbers: list[Any]) -> None:
         m.check_numbers("RELEASE", numbers)

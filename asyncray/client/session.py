@@ -66,6 +66,9 @@ _DRAIN_AFTER_S = 0.02
 class Session:
     """One process's part in a session."""
 
+    #: Set by a worker whose main thread reads what owners send: reads it now.
+    read_tasks: Callable[[], None] = staticmethod(lambda: None)
+
     def __init__(self, surroundings: Surroundings, scope: TaskScope) -> None:
         self.config = surroundings.config
         self.loop = surroundings.loop

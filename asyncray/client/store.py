@@ -271,15 +271,34 @@ class Store:
         self.supply.recycle(mine)
         self.supply.give(claimed)
         if makers:
-            self._session.call_soon(self._tell_makers, makers)
+            self._tell_makers(makers)
 
     def _tell_makers(self, makers: dict[Identity, list[int]]) -> None:
+        """Tell those who made results that their extents are free; from any thread."""
+        for maker in list(makers):
+            link = self._session.leases.idle_link(maker.process_id)
+            if link is not None:
+                # Before our next call there, which then finds its pages.
+                link.connection.send([m.RECYCLE, makers.pop(maker)])
+        if makers:
+            self._session.call_soon(self._tell_others, makers)
+
+    def _tell_others(self, makers: dict[Identity, list[int]]) -> None:
         for maker, starts in makers.items():
             if maker.process_id == self._session.identity.process_id:
                 self.supply.recycle_from(maker.process_id, starts)
                 continue
             # To a dead one nothing need be said: the node asks, and nobody claims these.
             self._session.peers.send_to(maker, [m.RECYCLE, starts])
+
+    def recycle(self, owner: bytes, starts: list[Any]) -> None:
+        """An owner has no use any more for results that this process made for it. From any thread.
+
+        Raises:
+            ProtocolError: when it says something else.
+        """
+        m.check_numbers("RECYCLE", starts)
+        self.supply.recycle_from(owner, starts)
 
     # --- what the node says (on the loop) -------------------------------------------------------------------
 
@@ -306,6 +325,7 @@ class Store:
 
     def give_all(self) -> int:
         """Give the node back what is free here; returns how many bytes that were."""
+        self._session.read_tasks()
         self.supply.save()
         self._settle()
         return self.supply.give_surplus(0)

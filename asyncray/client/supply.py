@@ -33,11 +33,14 @@ _LOOP_PATIENCE_S: Final = 0.1
 class _Request:
     """Extents that were asked for; told of the answer."""
 
-    __slots__ = ("error", "room", "waiter")
+    __slots__ = ("error", "extent", "room", "waiter")
 
     def __init__(self, room: int, waiter: Waiter | None) -> None:
         self.room = room
+        #: None where nobody waits, or not any more.
         self.waiter = waiter
+        #: What came for who waits. It is not among the free ones, which go back when others ask for them.
+        self.extent: Extent | None = None
         #: Why there are none.
         self.error: ObjectStoreFullError | OutOfDiskError | None = None
 
@@ -94,17 +97,29 @@ class Supply:
             if not self._may_wait():
                 self._ask_ahead(size)
                 return None
-            bell = Bell()
-            request = self._ask(size, bell)
-            patience_s = None if _get_running_loop() is None else _LOOP_PATIENCE_S
-            if not self._parker.park(bell.gate, patience_s):
-                raise RuntimeError(
-                    "the object store is full, and waiting for room would block the running event loop; use "
-                    "`await asyncray.aio.put(value)` instead"
-                )
-            if request.error is not None:
-                raise request.error
+            if (extent := self._await(size)) is not None:
+                break
         return extent
+
+    def _await(self, size: int) -> Extent | None:
+        """Ask for an extent and wait for it; None when the session ended meanwhile."""
+        bell = Bell()
+        request = self._ask(size, bell)
+        patience_s = None if _get_running_loop() is None else _LOOP_PATIENCE_S
+        try:
+            answered = self._parker.park(bell.gate, patience_s)
+        except BaseException:
+            self._give_up(request)
+            raise
+        if not answered:
+            self._give_up(request)
+            raise RuntimeError(
+                "the object store is full, and waiting for room would block the running event loop; use "
+                "`await asyncray.aio.put(value)` instead"
+            )
+        if request.error is not None:
+            raise request.error
+        return request.extent
 
     async def reserve_async(self, size: int) -> Extent:
         """As reserve, from any loop.
@@ -117,10 +132,24 @@ class Supply:
             self._session.check_alive()
             waiter = self._session.waits.new_loop_bell()
             request = self._ask(size, waiter)
-            await waiter.future
+            try:
+                await waiter.future
+            except BaseException:
+                self._give_up(request)
+                raise
             if request.error is not None:
                 raise request.error
+            if (extent := request.extent) is not None:
+                break
         return extent
+
+    def _give_up(self, request: _Request) -> None:
+        """Who asked does not wait any more: what came, or comes, is free."""
+        with self._lock:
+            request.waiter, extent = None, request.extent
+            request.extent = None
+        if extent is not None:
+            self.recycle(extent[:1])
 
     def _may_wait(self) -> bool:
         """Whether the node's answer can reach this thread while it waits."""
@@ -171,10 +200,14 @@ class Supply:
             return self._cache.orphans(owner)
 
     def give_surplus(self, keep_bytes: int) -> int:
-        """Give free extents back to the node, but for so many bytes; returns how many bytes went."""
+        """Give free extents back to the node, but for so many bytes; returns how many bytes went.
+
+        Unless all go, the one that was used last stays, however long it is: a loop that makes one value
+        after the other finds its pages.
+        """
         with self._lock:
             before = self._cache.free_bytes
-            back = self._cache.surplus(keep_bytes)
+            back = self._cache.surplus(keep_bytes, spare_last=keep_bytes > 0)
             given = before - self._cache.free_bytes
         self.give(back)
         return given
@@ -193,8 +226,11 @@ class Supply:
     def granted(self, number: int, extents: list[Any]) -> None:
         """The node grants extents."""
         self._keep_bytes = self._share_bytes
+        request = self._requests.get(number)
         with self._lock:
             self._cache.add(_checked(extents))
+            if request is not None and request.waiter is not None:
+                request.extent = self._cache.take(request.room)
         self._answered(number)
 
     def refused(self, number: int, size: int, capacity: int, taken: int, largest: int, disk: str) -> None:
@@ -213,8 +249,9 @@ class Supply:
         request = self._requests.pop(number, None)
         if request is not None:
             request.error = error
-            if request.waiter is not None:
-                request.waiter.notify(None)  # type: ignore[arg-type]
+            waiter = request.waiter
+            if waiter is not None:
+                waiter.notify(None)  # type: ignore[arg-type]
 
     def fail(self) -> None:
         """The session has ended: whoever waits for memory hears of it."""

@@ -53,10 +53,12 @@ class _Need:
 class _Round:
     """A question to all processes."""
 
-    __slots__ = ("asks", "dead", "freed", "starts", "waiting")
+    __slots__ = ("ahead", "asks", "dead", "freed", "starts", "waiting")
 
     def __init__(self, asks: int, dead: Sequence[bytes], starts: set[int], waiting: set[bytes]) -> None:
         self.asks = asks
+        #: Whether nobody waits for the room yet.
+        self.ahead = False
         #: Who died, and the extents that were asked about.
         self.dead = dead
         self.starts = starts
@@ -183,13 +185,13 @@ class Grants:
         self._send(need.process_id, [m.FULL, need.number, *sizes, self._disk])
 
     def _spill_ahead(self) -> None:
-        """Put objects on disk before a need must wait for that."""
+        """Put objects on disk before a need must wait for that; first see what processes keep for nothing."""
         taken = self.extents.taken_bytes
         self._spilled_at = min(self._spilled_at, taken)
         above = taken - self._high_bytes
         if above > 0 and not self._rounds and taken - self._spilled_at > self._batch_bytes // 2:
             self._spilled_at = taken
-            self._begin(_SPILL, wanted=above + self._batch_bytes)
+            self._begin(_FREE).ahead = True
 
     def give(self, process_id: bytes, starts: Iterable[int]) -> None:
         """A process has no use for these any more. What is not its own to give is left out."""
@@ -243,10 +245,10 @@ class Grants:
 
     def _begin(
         self, asks: int, dead: Sequence[bytes] = (), starts: Iterable[int] = (), *, wanted: int = 0
-    ) -> None:
+    ) -> _Round:
         turn = next(self._turns)
         waiting = list(self._processes())
-        self._rounds[turn] = _Round(asks, dead, set(starts), set(waiting))
+        begun = self._rounds[turn] = _Round(asks, dead, set(starts), set(waiting))
         further: dict[int, list[Any]] = {
             _CLAIMS: [list(dead), sorted(starts)],
             _FREE: [],
@@ -256,6 +258,7 @@ class Grants:
             self._send(other, [asks, turn, *further[asks]])
         if not waiting:
             self._finish(turn)
+        return begun
 
     def settled(self, process_id: bytes, turn: int, used: list[int], orphans: list[int]) -> None:
         """A process has answered: what it still uses, and what it wrote for the dead one."""
@@ -298,4 +301,7 @@ class Grants:
             self._step = 0
             if self._needs:
                 self._needs[0].patient = True
+        above = self.extents.taken_bytes - self._high_bytes
+        if found.ahead and above > 0:
+            self._begin(_SPILL, wanted=above + self._batch_bytes)
         self._serve()

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class ExtentCache:
     """One process's extents."""
 
-    __slots__ = ("_free", "free_bytes", "handed", "used")
+    __slots__ = ("_free", "_last", "free_bytes", "handed", "used")
 
     def __init__(self) -> None:
         #: Free ones by length, the one used last at the end: its pages are the warmest.
         self._free: dict[int, list[int]] = {}
         self.free_bytes = 0
+        #: The one that was recycled last, where it begins.
+        self._last = -1
         #: Those that hold values: start -> length.
         self.used: dict[int, int] = {}
         #: Those whose value another process owns: start -> its process id.
@@ -60,6 +62,7 @@ class ExtentCache:
             return False
         self.handed.pop(start, None)
         self._put_back(start, room)
+        self._last = start
         return True
 
     def recycle_from(self, start: int, owner: bytes) -> bool:
@@ -74,13 +77,22 @@ class ExtentCache:
             del self.used[start]
         return starts
 
-    def surplus(self, keep_bytes: int) -> list[int]:
-        """Take out free extents until at most *keep_bytes* are left, the longest first; returns them."""
+    def surplus(self, keep_bytes: int, *, spare_last: bool = False) -> list[int]:
+        """Take out free extents until at most *keep_bytes* are left, the longest first; returns them.
+
+        Args:
+            keep_bytes: Bytes that may stay.
+            spare_last: Whether the one that was recycled last stays, if it is free, and does not count.
+        """
         out: list[int] = []
-        for room in sorted(self._free, reverse=True):
+        for room in sorted(self._free, reverse=True) if self.free_bytes > keep_bytes else ():
             starts = self._free[room]
+            if spare_last and starts and starts[-1] == self._last:
+                keep_bytes += room
             while starts and self.free_bytes > keep_bytes:
                 # The first is the one that lay unused for longest.
+                if spare_last and starts[0] == self._last:
+                    break
                 out.append(starts.pop(0))
                 self.free_bytes -= room
             if not starts:

@@ -11,10 +11,13 @@ Large copies go through ``memmove``, which lets the interpreter go meanwhile; a 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
 import threading
+from _thread import start_new_thread
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ _MADV_DONTDUMP: Final = 16
 _PYBUF_SIMPLE: Final = 0
 #: Bytes whose copy takes long enough for a thread to be worth it.
 _PARALLEL_BYTES: Final = 16 << 20
-_PART_BYTES: Final = 1 << 20
+_PART_BYTES: Final = 4 << 20
 #: Threads that copy together, at most: more than a few add nothing.
 _COPIERS: Final = min(4, len(os.sched_getaffinity(0)))
 
@@ -83,22 +86,34 @@ class _PyBuffer(ctypes.Structure):
 
 
 def _copy(to: int, source: int, size: int) -> None:
-    """Copy; a lot of memory by several threads, because one alone does not use all that the memory can do."""
+    """Copy; a lot of memory by several threads, because one alone does not use all that the memory can do.
+
+    Each takes the next part when it has done one: where a neighbour holds one of them up, the others go on.
+    """
     if size < _PARALLEL_BYTES or _COPIERS == 1:
         ctypes.memmove(to, source, size)
         return
-    part = -(-size // _COPIERS // _PART_BYTES) * _PART_BYTES
-    threads = [
-        threading.Thread(
-            target=ctypes.memmove, args=(to + at, source + at, min(part, size - at)), name="asyncray-copy"
-        )
-        for at in range(part, size, part)
-    ]
-    for thread in threads:
-        thread.start()
-    ctypes.memmove(to, source, part)
-    for thread in threads:
-        thread.join()
+    parts = deque(range(0, size, _PART_BYTES))
+
+    def copy_parts(done: threading.Lock | None = None) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                at = parts.popleft()
+                ctypes.memmove(to + at, source + at, min(_PART_BYTES, size - at))
+        if done is not None:
+            done.release()
+
+    helpers = []
+    with contextlib.suppress(RuntimeError):  # no thread can be had: fewer copy, then
+        for _ in range(_COPIERS - 1):
+            done = threading.Lock()
+            done.acquire()
+            # Not a threading.Thread: nobody waits here until it has started.
+            start_new_thread(copy_parts, (done,))
+            helpers.append(done)
+    copy_parts()
+    for done in helpers:
+        done.acquire()
 
 
 class Arena:

@@ -143,6 +143,9 @@ class AsyncWorker:
         if message[0] == m.FORGET:
             let_go(owner.functions.forget(message[1]))
             return
+        if message[0] == m.RECYCLE:
+            self._session.store.recycle(owner.connection.peer.process_id, message[1])
+            return
         if message[0] == m.CREDIT:
             _, number, read = message
             _, call = owner.running.get(number, (None, None))

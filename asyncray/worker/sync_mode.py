@@ -135,6 +135,7 @@ class SyncWorker:
         RunningCalls(session, scope, self._running)
         scope.on_waiting = self._on_waiting
         session.on_task_connection = self._on_owner
+        session.read_tasks = self._read_all
         session.peers.on_worker_message = self._on_peer_message
         session.on_node_message[m.ORPHANED] = self._on_orphaned
 
@@ -206,6 +207,9 @@ class SyncWorker:
             return
         if message[0] == m.CREDIT:
             self._on_credit(owner, *message[1:])
+            return
+        if message[0] == m.RECYCLE:
+            self._session.store.recycle(owner.channel.peer.process_id, message[1])
             return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
@@ -430,6 +434,15 @@ class SyncWorker:
             return
         _, number, force, recursive = message
         self._cancel(owner, number, force=force, recursive=recursive)
+
+    def _read_all(self) -> None:
+        """Take what has arrived, also while a call runs."""
+        with self._lock:
+            for owner in list(self._owners.values()):
+                self._read(owner)
+            if self._inbox:
+                # What was read here, the main thread would wait for.
+                self._arrivals.wake()
 
     def _owner_of(self, process_id: bytes) -> Owner | None:
         return next((o for o in self._owners.values() if o.channel.peer.process_id == process_id), None)

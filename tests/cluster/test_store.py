@@ -211,6 +211,66 @@ def test_pages_are_used_again(tables: Tables) -> None:
     assert len(places) <= 4
 
 
+def test_results_of_half_the_store_follow_each_other_without_waiting() -> None:
+    """Each finds the pages of the last one; nobody asks the node, and nothing goes to disk."""
+    config = {"store_patience_s": LIMIT_S}
+    with counted(num_cpus=1, object_store_memory=STORE_BYTES, _system_config=config):
+        places = set()
+        for seed in range(30):
+            array = get(made.remote(seed, 30 * MIB))
+            assert array[-1] == numbers(seed, 30 * MIB)[-1]
+            places.add(place(array))
+            del array
+        assert len(places) <= 2
+        spilling = session().store.spilling
+        assert spilling is not None
+        assert not spilling.spilled_objects
+
+
+def test_who_asked_for_memory_gets_it_although_others_want_it_back(tables: Tables) -> None:
+    """The node asks for what is free here before the thread that waits has taken what was granted."""
+    supply = session().store.supply
+    real, asked = supply._answered, []
+
+    def answered(number: int, error: Any = None) -> None:
+        asked.append(number)
+        supply.give_surplus(0)
+        real(number, error)
+
+    supply._answered = answered  # type: ignore[method-assign]
+    ref = ray.put(numbers(1, 20 * MIB))
+    del supply._answered
+    assert len(asked) == 1
+    assert (get(ref) == numbers(1, 20 * MIB)).all()
+
+
+def test_memory_is_taken_back_from_a_worker_that_runs(doors: Doors) -> None:
+    """What is free reaches its maker on the way of its calls, which it does not read while it runs one."""
+    with counted(num_cpus=1, object_store_memory=STORE_BYTES):
+        array = get(made.remote(1, 40 * MIB))
+        door = doors.new()
+        told = ray.remote(stand_at).remote(door.name)
+        door.arrival()
+        leases = session().leases
+        # As to an actor that runs a call of somebody else.
+        leases.idle_link = leases._links.get  # type: ignore[method-assign, assignment]
+        del array
+        assert (get(ray.put(numbers(2, 60 * MIB))) == numbers(2, 60 * MIB)).all()
+        door.let_in()
+        get(told)
+        del told
+
+
+def test_what_processes_keep_free_is_not_room_that_objects_must_make(tables: Tables) -> None:
+    """Four fifths of the store are granted, but most of that is only kept: nothing goes to disk."""
+    refs = [ray.put(numbers(1, 10 * MIB))]
+    get(made.remote(1, 40 * MIB))
+    refs += [ray.put(numbers(seed, MIB)) for seed in range(12)]
+    settled(lambda: session().questions.blocking("store")["taken"] < 40 * MIB)
+    assert all(map(is_stored, refs))
+    refs.clear()
+
+
 def test_a_view_outlives_its_reference_here(tables: Tables) -> None:
     view = get(ray.put(numbers(1)))[100:]
     for seed in range(2, 30):

@@ -156,3 +156,24 @@ def test_the_surplus_is_what_lay_unused_for_longest() -> None:
     assert cache.free_bytes == 2 * MIB
     assert cache.surplus(0) == [MIB, 2 * MIB]
     assert cache.free_bytes == 0
+
+
+def test_what_was_used_last_is_spared_however_long_it_is() -> None:
+    cache = ExtentCache()
+    cache.add([(0, MIB), (MIB, MIB), (8 * MIB, 8 * MIB), (16 * MIB, 8 * MIB)])
+    last = cache.take(8 * MIB)
+    assert last == (16 * MIB, 8 * MIB)
+    cache.recycle(16 * MIB)
+    assert cache.surplus(MIB, spare_last=True) == [8 * MIB, 0]
+    assert cache.free_bytes == 9 * MIB
+    assert cache.surplus(MIB, spare_last=True) == []
+    assert cache.take(8 * MIB) == last
+    assert cache.surplus(0, spare_last=True) == [MIB]
+
+
+def test_nothing_is_spared_when_all_must_go() -> None:
+    cache = ExtentCache()
+    cache.add([(0, MIB)])
+    cache.take(MIB)
+    cache.recycle(0)
+    assert cache.surplus(0) == [0]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
+import random
 import signal
 import weakref
+from typing import Any
 
 import pytest
 
+from asyncray.store import arena as arena_module
 from asyncray.store.arena import Arena, make_memory, new_arena
 
 SIZE = 1 << 20
@@ -40,6 +44,29 @@ def test_a_view_of_numpy_memory_is_copied() -> None:
     array.flags.writeable = False
     arena.write(64, memoryview(array).cast("B"))
     assert (numpy.frombuffer(arena.view(None)[64 : 64 + array.nbytes], array.dtype) == array).all()
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_large_pieces_are_copied_whole_by_as_many_threads_as_can_be_had(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    started: list[object] = []
+
+    def start(*arguments: Any) -> int:
+        if len(started) == threads:
+            raise RuntimeError("can't start new thread")
+        started.append(arguments)
+        return _thread.start_new_thread(*arguments)
+
+    monkeypatch.setattr(arena_module, "_COPIERS", 4)
+    monkeypatch.setattr(arena_module, "start_new_thread", start)
+    piece = random.Random(1).randbytes(arena_module._PARALLEL_BYTES + 12_345)
+    arena = new_arena(len(piece) + 100)
+    assert arena.write(7, piece) == len(piece) + 7
+    memory = arena.view(None)
+    assert memory[7 : len(piece) + 7] == piece
+    assert bytes(memory[:7]) + bytes(memory[len(piece) + 7 :]) == bytes(100)
+    assert len(started) == threads
 
 
 def test_what_one_mapping_writes_another_reads() -> None:
