@@ -116,16 +116,17 @@ def values_of(refs: Sequence[ObjectRef[Any]]) -> list[Any]:
     Raises:
         RemadeError: when one was lost, and must be waited for once more.
     """
-    for ref in refs:
-        if ref._record.state == _FAILED:
-            ref._record.owner.load(ref._record)
+    records = [ref._record for ref in refs]
+    for record in records:
+        if record.state == _FAILED:
+            record.owner.load(record)
     try:
-        return [ref._record.owner.load(ref._record) for ref in refs]
+        return records[0].owner.load_all(records) if records else []
     except RemadeError:
         # What else is lost is found now, and made at the same time.
-        for ref in refs:
+        for record in records:
             with suppress(RemadeError):
-                ref._record.owner.load(ref._record)
+                record.owner.load(record)
         raise
 
 

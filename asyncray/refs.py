@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
     import concurrent.futures
     from collections import deque
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from contextvars import Context
 
 T_co = TypeVar("T_co", covariant=True)
@@ -49,6 +49,9 @@ class RefOwner(Protocol):
 
     def load(self, record: RefRecord) -> Any:
         """The value of a finished record; raises what the task raised, and RemadeError."""
+
+    def load_all(self, records: Sequence[RefRecord]) -> list[Any]:
+        """As load, for many."""
 
     def failure_of(self, record: RefRecord) -> BaseException | None:
         """What a finished record's task raised, or None."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..exceptions import ProtocolError
 from ..refs import ObjectRef, RefAddress
+from ..state.objects import READY
 from ..wire.values import BufferFeed, Draft, Encoded, decode, draft, from_wire, is_scalar, to_wire
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Arguments: TypeAlias = list[Any] | bytes | Encoded | None
 Dependency: TypeAlias = tuple[int | str, ObjectRef[Any]]
 
+#: Types of payloads that take few bytes, whatever their value.
+NUMBERS: Final = frozenset({type(None), bool, int, float})
 #: The place of a dependency whose value is (positional, keywords): arguments too large to go along.
 ALL_ARGUMENTS: Final = -1
 
@@ -54,23 +57,49 @@ def encode_arguments(
                 break
         else:
             return (list(args), None) if args else (None, None)
-    dependencies: list[Dependency] = []
-    positional = list(args)
-    for position, value in enumerate(args):
-        if type(value) is ObjectRef:
-            dependencies.append((position, value))
-            positional[position] = None
+    positional, dependencies, plain = _taken_out(args)
     keywords = dict(kwargs)
     for name, value in kwargs.items():
         if type(value) is ObjectRef:
             dependencies.append((name, value))
             keywords[name] = None
-    if not keywords and all(map(is_scalar, positional)):
+    if plain and not keywords:
         return positional, dependencies or None
     drafted = draft((positional, keywords))
     if drafted.size_bytes > inline_bytes:
         return drafted, dependencies or None
     return drafted.finish(), dependencies or None
+
+
+def _taken_out(args: tuple[Any, ...]) -> tuple[list[Any], list[Dependency], bool]:
+    """Arguments without their references, the references, and whether the others are all scalars."""
+    positional = list(args)
+    dependencies: list[Dependency] = []
+    plain = True
+    for position, value in enumerate(args):
+        if type(value) is ObjectRef:
+            dependencies.append((position, value))
+            positional[position] = None
+        elif plain and not is_scalar(value):
+            plain = False
+    return positional, dependencies, plain
+
+
+def with_numbers(
+    arguments: list[Any], dependencies: list[Dependency]
+) -> tuple[list[Any], list[Dependency] | None]:
+    """Scalar arguments with numbers that are there already in their places, and the other dependencies."""
+    filled = arguments.copy()
+    others: list[Dependency] = []
+    for dependency in dependencies:
+        place, ref = dependency
+        record: Any = ref._record
+        value = record.value
+        if type(value) in NUMBERS and record.state == READY and type(place) is int:
+            filled[place] = value
+        else:
+            others.append(dependency)
+    return filled, others or None
 
 
 def arguments_to_wire(arguments: Arguments, buffers: list[Buffer]) -> Any:

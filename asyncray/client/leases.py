@@ -25,7 +25,7 @@ from ..wire.handshake import TASK, Identity
 from ..wire.stored import Stored
 from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
 from .actor_calls import CALLERS_OWN, Creations
-from .arguments import arguments_to_wire
+from .arguments import NUMBERS, arguments_to_wire, with_numbers
 from .errors import crash_of
 from .results import Results
 from .spilling import Spilled
@@ -153,6 +153,9 @@ class Leases:
         arguments, dependencies = task.arguments, task.dependencies
         if type(arguments) in (bytes, Encoded):
             frame.size_bytes += wire_bytes(arguments)
+        if dependencies is not None and type(arguments) is list:
+            arguments, dependencies = with_numbers(arguments, dependencies)
+            frame.size_bytes += _NUMBER_BYTES * len(arguments)
         field = arguments_to_wire(arguments, frame.buffers)
         extras = task.extras
         if task.terms is not None:
@@ -171,7 +174,7 @@ class Leases:
     def _dependency(self, ref: ObjectRef[Any], frame: _Frame, *, named: bool) -> Any:
         """A small value goes along, or where a stored one lies; others, or both if *named*, are asked for."""
         record: Any = ref._record
-        if record.state == READY and type(record.value) in _NUMBERS:
+        if record.state == READY and type(record.value) in NUMBERS:
             frame.size_bytes += _NUMBER_BYTES
             return record.value
         if record.state == READY and type(record.value) is not Spilled:
@@ -589,8 +592,7 @@ class _Frame:
         self.size_bytes = 0
 
 
-#: Values of at most so many bytes in a frame.
-_NUMBERS: Final = frozenset({type(None), bool, int, float})
+#: Bytes of a number in a frame, at most.
 _NUMBER_BYTES: Final = 16
 
 

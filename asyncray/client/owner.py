@@ -215,7 +215,7 @@ class Owner:
         if task.descriptor.group.ordered:
             task.descriptor.group.queue.append(task)
         records: list[Any] = [ref._record for _, ref in dependencies]
-        missing: list[ObjectRecord] = [r for r in dict.fromkeys(records) if r.state == PENDING]
+        missing: list[ObjectRecord] = list(dict.fromkeys([r for r in records if r.state == PENDING]))
         task.missing = len(missing)
         if not missing:
             self._dependencies_done(task)
@@ -277,8 +277,14 @@ class Owner:
         if not task.records:
             del self.unreturned[task.number]
         released = Released()
+        watched = bool(self.watchers)
         for record, payload in zip(task.records, payloads, strict=True):
-            self._complete(record, state, payload, released)
+            if watched or record.waiters or not record.local:
+                self._complete(record, state, payload, released)
+            else:
+                record.value = payload
+                record.state = state
+                record.task = None
         task.records = ()
         if task.lease is None or event != CANCELLED:
             # Whatever the task kept alive goes now; not while its worker may still be running it.
@@ -422,8 +428,7 @@ class Owner:
         while dropped:
             released = Released()
             with self.lock:
-                while dropped:
-                    self.objects.drop_local(dropped.popleft(), released)
+                self.objects.drop_all(dropped, released)
             if released.notices:
                 self.session.release(released.notices)
             released.garbage.clear()
@@ -461,11 +466,11 @@ def cancelled(task: Task) -> TaskCancelledError:
 
 def first_failed(task: Task) -> ObjectRecord | None:
     """The first of a task's arguments whose own task failed."""
-    for _, ref in task.dependencies or ():
-        record: ObjectRecord = ref._record  # type: ignore[assignment]
-        if record.state == FAILED:
-            return record
-    return None
+    states = [ref._record.state for _, ref in task.dependencies or ()]
+    if FAILED not in states:
+        return None
+    assert task.dependencies is not None
+    return task.dependencies[states.index(FAILED)][1]._record  # type: ignore[return-value]
 
 
 def _check_fits(task: Task, status: int, payload: Any) -> None:

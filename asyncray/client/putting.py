@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exceptions import SessionClosedError
 from ..refs import ObjectRef
 from ..wire.stored import Stored
-from ..wire.values import Draft, draft, is_scalar, scalar_bytes, wire_bytes
+from ..wire.values import Draft, draft, is_scalar, scalars_bytes, wire_bytes
 from .arguments import ALL_ARGUMENTS, encode_arguments
 from .diagnosis import explain, explain_call
 from .errors import of_the_past
@@ -62,7 +62,7 @@ def encode_call(
             raise of_the_past(ref)
     if type(arguments) is list:
         if len(arguments) > _FEW_SCALARS:
-            _check_sendable(session, descriptor, sum(map(scalar_bytes, arguments)))
+            _check_sendable(session, descriptor, scalars_bytes(arguments))
     elif arguments is not None:
         session.hints.look(descriptor, arguments, args, kwargs)
         if type(arguments) is Draft:

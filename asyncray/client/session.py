@@ -28,7 +28,7 @@ from ..validation import check_timeout
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import Payload, decode
+from ..wire.values import SCALARS, Payload, decode
 from .actors import Actors
 from .descriptors import Descriptors
 from .destructors import interrupts_us
@@ -451,6 +451,15 @@ class Session:
             if not self.owner.remaking.lost(record, spilled, str(error)):
                 raise
         raise RemadeError
+
+    def load_all(self, records: Sequence[RefRecord]) -> list[Any]:
+        self.check_open()
+        load = self.load
+        # What cannot change is its own payload.
+        return [
+            record.value if record.state == READY and type(record.value) in SCALARS else load(record)  # type: ignore[attr-defined]
+            for record in records
+        ]
 
     def _ref_to_borrowed(self, record: ObjectRecord) -> ObjectRef[Any] | None:
         """What keeps a borrowed object alive at its owner; an owned one's payload needs no such thing."""

@@ -108,16 +108,17 @@ class Waits:
         if len(pending) == 1 and (borrowed := borrowed_for(pending[0])) is not None:
             self._read_round(pending[0], borrowed, timeout)
             return
-        countdown = Countdown(len(pending)) if len(pending) > 1 else Single()
+        looked_at = one_of_each_task(pending)
+        countdown = Countdown(len(looked_at)) if len(looked_at) > 1 else Single()
         opened = False
-        self._register(pending, countdown)
+        self._register(looked_at, countdown)
         try:
             self._session.fetch(pending, whole=True)
             opened = self.park(countdown.gate, timeout, functools.partial(_all_of, pending))
         finally:
             # Also when the gate was opened: a failure opens it while others are pending.
-            if not opened or len(pending) > 1:
-                self._owner.remove_waiter(pending, countdown)
+            if not opened or len(looked_at) > 1:
+                self._owner.remove_waiter(looked_at, countdown)
         if not opened:
             raise timed_out(len(pending), timeout)
 
@@ -167,13 +168,14 @@ class Waits:
         """Wait on the running loop until all outcomes are here, or one is a failure."""
         while pending := pending_of(records):
             waiter = self._loop_waiter()
-            countdown = LoopCountdown(len(pending), waiter)
-            self._register(pending, countdown)
+            looked_at = one_of_each_task(pending)
+            countdown = LoopCountdown(len(looked_at), waiter)
+            self._register(looked_at, countdown)
             try:
                 self._session.fetch(pending, whole=True)
                 await self.suspend(waiter.future, functools.partial(_all_of, pending))
             finally:
-                self._owner.remove_waiter(pending, countdown)
+                self._owner.remove_waiter(looked_at, countdown)
 
     async def suspend(self, future: asyncio.Future[None], what: What | None = None) -> None:
         """Await a future, as a task that gives its CPU back while it does."""
@@ -276,6 +278,13 @@ def pending_of(records: Sequence[ObjectRecord]) -> list[ObjectRecord]:
         elif record.state == FAILED:
             return []
     return pending
+
+
+def one_of_each_task(pending: Sequence[ObjectRecord]) -> Sequence[ObjectRecord]:
+    """Records that are done when all of *pending* are: the returns of a task are done together."""
+    if len(pending) < 2 or pending[0].task is None or pending[0].task is not pending[1].task:
+        return pending
+    return list({record.task or record: record for record in pending}.values())
 
 
 def timed_out(count: int, timeout: float | None) -> GetTimeoutError:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .lineage import Lineage
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterable
     from weakref import ReferenceType
 
@@ -107,6 +108,21 @@ class ObjectTable:
         self.lives: set[ObjectRecord] = set()
         #: Called with such a record when nobody holds it any more, there where it lives or here.
         self.on_unheld: Callable[[ObjectRecord], None] = lambda record: None
+
+    def drop_all(self, dropped: deque[ObjectRecord], released: Released) -> None:
+        """ObjectRefs of this process are gone: their records, once for each."""
+        owned, garbage = self.owned, released.garbage
+        while dropped:
+            record = dropped.popleft()
+            if record.local != 1 or record.state == PENDING or record.home is not None or record.borrowers:
+                self.drop_local(record, released)
+                continue
+            # As below, for most: a value of our own that nobody holds any more.
+            record.local = 0
+            if owned.pop(record.number, None) is not None:
+                garbage.append(record.value)
+                record.state = FREED
+                record.value = None
 
     def drop_local(self, record: ObjectRecord, released: Released) -> None:
         """One ObjectRef of this process is gone."""

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 Scalar: TypeAlias = bool | int | float | str | None
 
-SCALARS: Final = frozenset({type(None), bool, int, float, str})
+_NUMBERS: Final = frozenset({type(None), bool, int, float})
+SCALARS: Final = _NUMBERS | {str}
 #: A buffer below this is copied into the pickle: a place in the frame of its own costs more.
 OUT_OF_BAND_BYTES: Final = 16 * 1024
 #: Text above this is pickled: checking that it can be UTF-8 costs a pass over it.
@@ -183,6 +184,15 @@ def is_scalar(value: object) -> bool:
     return True
 
 
+def are_numbers(values: list[Any]) -> bool:
+    """Whether all of them are scalars that take few bytes."""
+    kinds = set(map(type, values))
+    if not kinds <= _NUMBERS:
+        return False
+    integers = [value for value in values if type(value) is int] if int in kinds else [0]
+    return min(integers) >= -(2**63) and max(integers) < 2**63
+
+
 def _is_utf8(text: str) -> bool:
     if text.isascii():
         return True
@@ -283,9 +293,11 @@ def wire_bytes(payload: Payload) -> int:
     return refs + (_PLACE_BYTES if type(payload) is Stored else size_bytes(payload))
 
 
-def scalar_bytes(value: Scalar) -> int:
-    """How many bytes a scalar takes in a frame, at most."""
-    return 9 if type(value) is not str else 5 + (len(value) if value.isascii() else len(value.encode()))
+def scalars_bytes(values: list[Scalar]) -> int:
+    """How many bytes scalars take in a frame, at most."""
+    texts = [value for value in values if type(value) is str]
+    others = len(values) - len(texts)
+    return 9 * others + sum(5 + (len(text) if text.isascii() else len(text.encode())) for text in texts)
 
 
 def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:

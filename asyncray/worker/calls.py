@@ -22,6 +22,7 @@ from ..wire.stored import Stored
 from ..wire.values import (
     BufferFeed,
     Payload,
+    are_numbers,
     check_addresses,
     decode,
     draft,
@@ -360,9 +361,12 @@ class Runner:
         return field
 
     def _encode_many(self, call: Call, value: Any, buffers: list[Buffer]) -> list[Any]:
+        values = _values(call.function, value)
+        if are_numbers(values):
+            return values
         payloads = [
             item if is_scalar(item) else self.pickled(f"the return value at {position}", call, item)
-            for position, item in enumerate(_values(call.function, value))
+            for position, item in enumerate(values)
         ]
         self._check_size("what is returned", call, sum(map(wire_bytes, payloads)))
         pickled = [payload for payload in payloads if type(payload) not in _SCALARS]

@@ -14,9 +14,11 @@ from asyncray.client.arguments import (
     arguments_to_wire,
     decode_arguments,
     encode_arguments,
+    with_numbers,
 )
 from asyncray.exceptions import ProtocolError
 from asyncray.refs import ObjectRef, restore
+from asyncray.state.objects import FAILED, PENDING, READY
 from asyncray.wire.frames import FrameDecoder, FrameEncoder
 from asyncray.wire.values import BufferFeed, Encoded
 from tests.fakes import FakeOwner
@@ -161,3 +163,20 @@ def test_a_field_that_is_no_arguments_is_refused(field: Any) -> None:
 def _through_msgpack(field: Any) -> Any:
     [(message, _)] = FrameDecoder(10_000).feed(b"".join(map(bytes, FrameEncoder(10_000).encode([1, field]))))
     return message[1]
+
+
+def test_numbers_that_are_there_stand_in_the_places_of_their_references() -> None:
+    owner = FakeOwner()
+    values: list[Any] = [1, -2.5, None, True, "text", b"pickled", 7, 8]
+    states = [READY] * 6 + [FAILED, PENDING]
+    refs = [owner.ref(number) for number in range(8)]
+    for ref, value, state in zip(refs, values, states, strict=True):
+        ref._record.value, ref._record.state = value, state  # type: ignore[attr-defined]
+    arguments, dependencies = encode_arguments((0, *refs), {})
+    assert arguments == [0, *[None] * 8]
+    assert dependencies is not None
+    filled, others = with_numbers(arguments, dependencies)
+    assert filled == [0, 1, -2.5, None, True, None, None, None, None]
+    assert others == [(place, refs[place - 1]) for place in range(5, 9)]
+    assert arguments == [0, *[None] * 8]
+    assert with_numbers(arguments, dependencies[:2])[1] is None

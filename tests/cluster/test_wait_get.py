@@ -434,3 +434,36 @@ class TestGet:
 
         asyncio.run(on_a_loop())
         assert waiters(late) == []
+
+
+class TestManyReturns:
+    """The returns of one task are done together."""
+
+    def test_are_got_in_any_mixture_with_others(self, gates: Gates) -> None:
+        several: Any = ray.remote(lambda: [*range(5), 2**70, "text", [1]]).options(num_returns=8)
+        gate = gates.new()
+        first, second, late = several.remote(), several.remote(), gate.ref("late")
+        thread, outcome = in_thread(lambda: ray.get([first[3], first[7], late, *second, first[3]]))
+        until_somebody_waits(lambda: waiters(late))
+        gate.open()
+        thread.join(LIMIT_S)
+        assert outcome == [[3, [1], "late", 0, 1, 2, 3, 4, 2**70, "text", [1], 3]]
+
+    async def test_are_awaited_together(self) -> None:
+        several: Any = ray.remote(lambda: list(range(100))).options(num_returns=100)
+        assert await ray.aio.get([*several.remote(), *several.remote()]) == [*range(100)] * 2
+
+    def test_fail_together(self) -> None:
+        refs: Any = ray.remote(lambda: [1]).options(num_returns=3).remote()
+        with pytest.raises(RayTaskError, match="num_returns=3"):
+            ray.get(refs)
+
+    def test_are_cancelled_together(self, gates: Gates) -> None:
+        late = gates.pending()
+        refs: Any = ray.remote(lambda value: [1, 2, 3]).options(num_returns=3).remote(late)
+        thread, outcome = in_thread(lambda: ray.get(refs))
+        until_somebody_waits(lambda: waiters(refs[2]))
+        ray.cancel(refs[0])
+        thread.join(LIMIT_S)
+        assert [type(error) for error in outcome] == [TaskCancelledError]
+        assert not waiters(refs[2])

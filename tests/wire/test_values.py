@@ -22,6 +22,7 @@ from asyncray.wire.values import (
     BufferFeed,
     Encoded,
     Payload,
+    are_numbers,
     check_addresses,
     decode,
     encode,
@@ -154,6 +155,12 @@ def test_a_subclass_of_a_scalar_keeps_its_type(value: Any) -> None:
 def test_only_small_values_that_cannot_change_travel_as_themselves(value: object, scalar: bool) -> None:
     assert is_scalar(value) == scalar
     assert (type(encode(value)) in SCALARS) == scalar
+
+
+@given(st.lists(SCALAR_VALUES | st.integers(-(2**64), 2**64)))
+def test_several_numbers_are_told_at_a_look(values: list[Any]) -> None:
+    expected = all(is_scalar(value) and type(value) is not str for value in values)
+    assert are_numbers(values) == expected
 
 
 def test_functions_of_the_place_go_by_value() -> None:
