@@ -73,6 +73,10 @@ class Config:
     #: oldest are forgotten. Ray's limit.
     max_lineage_bytes: int = 1024 * _MIB
 
+    #: Seconds that memory of the object store lies unused before it goes back to the system: with a process
+    #: that has used it for so long to twice as long, and with the node again.
+    store_idle_s: float = 10.0
+
     #: 1: remember which line of the program made each object, for memory_summary; it costs microseconds each.
     record_call_sites: int = 0
 
@@ -173,6 +177,7 @@ RULES: Mapping[str, Rule] = {
     "disk_threshold": number(above=0, at_most=1),
     "store_patience_s": _DELAY,
     "max_lineage_bytes": _SIZE,
+    "store_idle_s": _PERIOD,
     "record_call_sites": whole(at_least=0, at_most=1),
     "large_argument_hint_bytes": _SIZE,
     "large_argument_hint_count": _COUNT,

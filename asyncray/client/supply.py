@@ -62,6 +62,8 @@ class Supply:
         #: middle of a guarded section, finds it taken instead of waiting for itself.
         self._lock = threading.RLock()
         self._cache = ExtentCache()
+        #: Whether a look at what lies here unused is to come.
+        self._trimming = False
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         #: Processes that have died. An actor outlives its callers, and may be about to make a result for one.
@@ -177,6 +179,7 @@ class Supply:
             for start in starts:
                 self._cache.recycle(start)
         self.give_surplus(self._keep_bytes)
+        self._trim_later()
 
     def recycle_from(self, owner: bytes, starts: Iterable[int]) -> None:
         """An owner has no use any more for results that this process wrote for it."""
@@ -184,6 +187,7 @@ class Supply:
             for start in starts:
                 self._cache.recycle_from(start, owner)
         self.give_surplus(self._keep_bytes)
+        self._trim_later()
 
     def hand_over(self, start: int, owner: bytes) -> bool:
         """The value there belongs to another process from now on; False when that is dead."""
@@ -212,6 +216,20 @@ class Supply:
         self.give(back)
         return given
 
+    def _trim_later(self) -> None:
+        """See to it that what lies here unused goes back; from any thread."""
+        if not self._trimming and self._cache.free_bytes:
+            self._trimming = True
+            self._session.call_later(self._session.config.store_idle_s, self._trim)
+
+    def _trim(self) -> None:
+        # Cleared before the look: what is recycled in between is found, or looked at anew.
+        self._trimming = False
+        with self._lock:
+            unneeded = self._cache.unneeded()
+        self.give(unneeded)
+        self._trim_later()
+
     def save(self) -> None:
         """Others wait for memory: keep nothing free here, until the node has some again for this process."""
         self._keep_bytes = 0
@@ -232,6 +250,7 @@ class Supply:
             if request is not None and request.waiter is not None:
                 request.extent = self._cache.take(request.room)
         self._answered(number)
+        self._trim_later()
 
     def refused(self, number: int, size: int, capacity: int, taken: int, largest: int, disk: str) -> None:
         """The node has no room."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..state.extents import Extents, Usage
 from ..wire import messages as m
+from .idle_memory import IdleMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -77,6 +78,7 @@ class Grants:
         send: Sends a message to a process.
         processes: The ids of those that are there.
         later: Calls something after so many seconds.
+        give_back: Gives the memory of a part of the store back to the system; None: it stays with the store.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class Grants:
         send: Callable[[bytes, Message], None],
         processes: Callable[[], Iterable[bytes]],
         later: Callable[[float, Callable[[], None]], object],
+        give_back: Callable[[int, int], None] | None = None,
     ) -> None:
         self.extents = Extents(capacity)
+        self._idle = give_back and IdleMemory(self.extents, give_back, later, config.store_idle_s)
         self._patience_s = config.store_patience_s
         self._high_bytes = int(capacity * config.spill_threshold)
         self._batch_bytes = capacity // _BATCH_SHARE
@@ -209,6 +213,8 @@ class Grants:
         self._holders.pop(start, None)
         self._claims.pop(start, None)
         self.extents.give(start)
+        if self._idle is not None:
+            self._idle.stir()
 
     def _free_if_unclaimed(self, start: int) -> None:
         asked = any(start in found.starts for found in self._rounds.values())

@@ -78,3 +78,5 @@ class Machine:
     most_workers: tuple[int, str] = (1_000_000, "as many as are allowed")
     #: As memory.use_of; None where nobody watches the memory.
     memory_use: UseOf | None
+    #: Gives a part of the object store's memory, by beginning and length, back to the system; None: cannot.
+    give_back: Callable[[int, int], None] | None = None

@@ -63,7 +63,14 @@ class Node:
         self._told_waiting: dict[bytes, bool] = {}
         #: Who waited when holders of leases were told of it the last time.
         self._waiting: set[bytes] = set()
-        self.grants = Grants(boot.store_bytes, boot.config, self._send_to, self._owners.keys, loop.call_later)
+        self.grants = Grants(
+            boot.store_bytes,
+            boot.config,
+            self._send_to,
+            self._owners.keys,
+            loop.call_later,
+            machine.give_back,
+        )
         self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
         #: The ranks that owners were told, by owner and class.
         self._told_outbids: dict[tuple[bytes, int], float] = {}

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from ..net.loops import import_loop, new_loop
@@ -114,6 +115,7 @@ def _machine(loop: asyncio.AbstractEventLoop, boot: Boot, template: socket.socke
     from ..node.machine import Machine
     from ..node.memory import total_bytes, use_of
     from ..node.pool import Pool
+    from ..store.holes import punch_hole
 
     def make_pool(logs: LogHub, on_connected: OnConnected, on_died: OnDied) -> Pool:
         pool = Pool(loop, boot, logs, on_connected, on_died)
@@ -126,6 +128,7 @@ def _machine(loop: asyncio.AbstractEventLoop, boot: Boot, template: socket.socke
         total_bytes=total_bytes(),
         most_workers=_files_for_workers(),
         memory_use=use_of,
+        give_back=None if boot.store_fd < 0 else partial(punch_hole, boot.store_fd),
     )
 
 

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 class ExtentCache:
     """One process's extents."""
 
-    __slots__ = ("_free", "_last", "free_bytes", "handed", "used")
+    __slots__ = ("_free", "_last", "_never_needed", "free_bytes", "handed", "used")
 
     def __init__(self) -> None:
         #: Free ones by length, the one used last at the end: its pages are the warmest.
         self._free: dict[int, list[int]] = {}
         self.free_bytes = 0
+        #: How many of each length were free all the time since the last look; see unneeded.
+        self._never_needed: dict[int, int] = {}
         #: The one that was recycled last, where it begins.
         self._last = -1
         #: Those that hold values: start -> length.
@@ -47,6 +49,8 @@ class ExtentCache:
         if not starts:
             return None
         start = starts.pop()
+        if self._never_needed.get(room, 0) > len(starts):
+            self._never_needed[room] = len(starts)
         self.free_bytes -= room
         self.used[start] = room
         return start, room
@@ -95,8 +99,20 @@ class ExtentCache:
                     break
                 out.append(starts.pop(0))
                 self.free_bytes -= room
+                self._never_needed[room] = max(0, self._never_needed.get(room, 0) - 1)
             if not starts:
                 del self._free[room]
+        return out
+
+    def unneeded(self) -> list[int]:
+        """Take out what was free all the time since the last look; returns it."""
+        out: list[int] = []
+        for room, count in self._never_needed.items():
+            starts = self._free.get(room, [])
+            out += starts[:count]
+            self.free_bytes -= room * len(starts[:count])
+            del starts[:count]
+        self._never_needed = {room: len(starts) for room, starts in self._free.items() if starts}
         return out
 
     def _put_back(self, start: int, room: int) -> None:

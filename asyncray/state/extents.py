@@ -17,6 +17,8 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import Final
 
+from .idle_space import IdleSpace
+
 PAGE: Final = 4096
 #: Steps from one power of two to the next, as a shift.
 _STEPS_SHIFT: Final = 3
@@ -46,7 +48,7 @@ class Usage:
     capacity: int
     #: In extents that somebody has.
     taken: int
-    #: Ever used: what the store takes of the machine's memory.
+    #: Used, and not given back to the system since: what the store takes of the machine's memory.
     grown: int
     #: The longest extent that could be taken now.
     largest_free: int
@@ -72,6 +74,7 @@ class Extents:
         "_ranges",
         "_sizes",
         "capacity",
+        "idle",
         "taken",
         "taken_bytes",
         "top",
@@ -84,6 +87,8 @@ class Extents:
         self.taken_bytes = 0
         #: Where the part begins that was never used.
         self.top = 0
+        #: What of the free part takes memory, and since when.
+        self.idle = IdleSpace()
         self._quick: dict[int, list[int]] = {}
         self._quick_bytes = 0
         #: Merged free ranges: start -> length, end -> start, and (length, start) in order.
@@ -119,14 +124,19 @@ class Extents:
         self.taken_bytes -= room
         self._quick.setdefault(room, []).append(start)
         self._quick_bytes += room
+        self.idle.gave(start, room)
         return room
+
+    def turn(self) -> bool:
+        """Time has gone by: see what nobody has had meanwhile. Returns whether the next may find more."""
+        return self.idle.turn(self.top, self.taken.items())
 
     def usage(self) -> Usage:
         """How the store is used now. It merges what is free, so that the longest extent shows."""
         self._merge()
         last = self._ranges[self._by_end[self.top]] if self.top in self._by_end else 0
         largest = max(self._sizes[-1][0] if self._sizes else 0, self.capacity - self.top + last)
-        return Usage(self.capacity, self.taken_bytes, self.top, largest)
+        return Usage(self.capacity, self.taken_bytes, self.top - self.idle.bare.size_bytes, largest)
 
     def validate(self) -> None:
         """Assert every invariant; for tests."""
@@ -150,6 +160,7 @@ class Extents:
     def _took(self, start: int, room: int) -> Extent:
         self.taken[start] = room
         self.taken_bytes += room
+        self.idle.took(start, room)
         return start, room
 
     def _cut(self, room: int) -> int | None:

@@ -6,7 +6,6 @@ What is freed in the middle is given back to the disk at once, by a hole.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import tempfile
@@ -15,12 +14,11 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import OutOfDiskError
+from .holes import punch_hole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_FALLOC_FL_KEEP_SIZE: Final = 1
-_FALLOC_FL_PUNCH_HOLE: Final = 2
 #: Pieces begin at multiples of this: a hole frees whole blocks only.
 _BLOCK: Final = 4096
 
@@ -46,8 +44,6 @@ class SpillFile:
         #: another file that gets its number.
         self._users = 0
         self._closed = False
-        self._fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-        self._fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
 
     @property
     def interrupted(self) -> bool:
@@ -140,8 +136,8 @@ class SpillFile:
                 self._close_if_unused()
                 return
             # A file system without holes keeps the bytes until the file is empty.
-            flags = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
-            self._fallocate(self._fd, flags, at, -(-size // _BLOCK) * _BLOCK)
+            with contextlib.suppress(OSError):
+                punch_hole(self._fd, at, -(-size // _BLOCK) * _BLOCK)
 
     def close(self) -> None:
         """End it, with all that is in it."""

@@ -14,6 +14,7 @@ import pytest
 
 from asyncray.store import arena as arena_module
 from asyncray.store.arena import Arena, make_memory, new_arena
+from asyncray.store.holes import punch_hole
 
 SIZE = 1 << 20
 
@@ -152,3 +153,27 @@ def test_a_memory_that_cannot_be_mapped_is_refused() -> None:
     with pytest.raises(OSError, match="cannot map"):
         Arena(fd, SIZE)
     os.close(fd)
+
+
+def test_a_hole_takes_no_memory_and_reads_as_zeros() -> None:
+    fd = make_memory(SIZE)
+    arena = Arena(fd, SIZE)
+    arena.write(0, b"x" * SIZE)
+    view = arena.view(None)
+    before = os.fstat(fd).st_blocks
+    punch_hole(fd, 8192, SIZE // 2)
+    assert os.fstat(fd).st_blocks * 512 <= before * 512 - SIZE // 2
+    assert view[:8192] == b"x" * 8192
+    assert view[8192 : 8192 + SIZE // 2] == bytes(SIZE // 2)
+    assert view[8192 + SIZE // 2 :] == b"x" * (SIZE - 8192 - SIZE // 2)
+    arena.write(8192, b"again")
+    assert bytes(view[8192:8197]) == b"again"
+    os.close(fd)
+
+
+def test_a_file_without_holes_says_so() -> None:
+    one, other = os.pipe()
+    with pytest.raises(OSError, match="Illegal seek"):
+        punch_hole(other, 0, 4096)
+    os.close(one)
+    os.close(other)
