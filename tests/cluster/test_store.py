@@ -213,7 +213,7 @@ def test_pages_are_used_again(tables: Tables) -> None:
 
 def test_results_of_half_the_store_follow_each_other_without_waiting() -> None:
     """Each finds the pages of the last one; nobody asks the node, and nothing goes to disk."""
-    config = {"store_patience_s": LIMIT_S}
+    config = {"store_patience_s": LIMIT_S, "spill_threshold": 1.0}
     with counted(num_cpus=1, object_store_memory=STORE_BYTES, _system_config=config):
         places = set()
         for seed in range(30):
