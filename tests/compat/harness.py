@@ -58,6 +58,7 @@ THEMES = (
     "nested",
     "cancel",
     "put_and_refs",
+    "objects",
     "runtime_context",
     "as_completed",
     "streams",
