@@ -15,7 +15,7 @@ import pytest
 
 import asyncray as ray
 from asyncray.exceptions import RayError
-from tests.cluster.tables import Tables, counted, keep, kept, remote, remote_with, session, settled
+from tests.cluster.tables import Tables, counted, keep, kept, remote, remote_with, same, session, settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 STORE_BYTES = 75 * MIB
 LIMIT_S = 50
+CYCLES = int(os.environ.get("ASYNCRAY_REUSE_CYCLES", "5000"))
 
 
 @pytest.fixture
@@ -140,17 +141,30 @@ def test_threads_of_one_process_put_read_and_free_at_once(tables: Tables) -> Non
     assert not wrong
 
 
+@pytest.mark.timeout(60 + CYCLES // 1000)
 def test_contents_are_exact_after_many_cycles_of_reuse(tables: Tables) -> None:
-    small = [bytes([number]) * (110 * KIB) for number in range(256)]
-    refs: list[Any] = [ray.put(small[0])] * 16
-    for step in range(20_000):
-        refs[step % 16] = ray.put(small[step % 256])
-        if step % 50 == 0:
-            assert get(refs[step % 16]) == small[step % 256]
-            assert get(refs[(step + 1) % 16]) == small[max(0, step - 15) % 256]
+    """For a thorough look: ASYNCRAY_REUSE_CYCLES=3000000 pytest -o faulthandler_timeout=0."""
+    sizes = (110 * KIB, 150 * KIB, 400 * KIB)
+    patterns = [np.random.default_rng(step).integers(0, 256, sizes[step % 3], "u1") for step in range(48)]
+    refs: list[Any] = [ray.put(pattern) for pattern in patterns[:16]]
+    views: list[Any] = [get(ref) for ref in refs]
+    holds = list(range(16))
+    made_here = [remote(lambda value: value).remote(ref) for ref in refs[:4]]
+    for step in range(16, 16 + CYCLES):
+        place, which = step % 16, step * 7 % 48
+        assert np.array_equal(views[place], patterns[holds[place]])
+        refs[place], holds[place] = ray.put(patterns[which]), which
+        views[place] = get(refs[place])
+        if step % 100 == 0:
+            # The pages of a worker's, too.
+            assert all(np.array_equal(get(ref), patterns[at]) for at, ref in enumerate(made_here))
+            made_here = [same.remote(patterns[at]) for at in range(4)]
+    assert all(np.array_equal(view, patterns[at]) for view, at in zip(views, holds, strict=True))
     usage = session().questions.blocking("store")
-    assert usage["grown"] < 16 * MIB
-    del refs
+    assert usage["grown"] < 60 * MIB
+    refs.clear()
+    views.clear()
+    made_here.clear()
 
 
 def test_workers_that_are_killed_at_any_moment_cost_nothing(tables: Tables) -> None:
