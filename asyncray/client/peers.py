@@ -334,7 +334,7 @@ class Peers:
                 connection.push([m.VALUES, rows], buffers)
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
-            value = self._lent(connection, answer.record) if answer.record is not None else None
+            value = self._lent(connection, answer)
             row = row_of(answer, value, buffers, config.largest_value_bytes)
             if row is None:
                 self._answer_when_done(connection, answer.record, answer.limit)  # type: ignore[arg-type]
@@ -346,12 +346,14 @@ class Peers:
     def _is_on_disk(self, answer: Answer) -> bool:
         return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
 
-    def _lent(self, connection: Connection, record: ObjectRecord) -> Any:
+    def _lent(self, connection: Connection, answer: Answer) -> Any:
         """The payload that is sent. Who is told where a value lies holds it from now on, until it lets go."""
+        if answer.record is None:
+            return None
         with self._owner.lock:
-            payload = record.value
-            if type(payload) is Stored:
-                self._owner.objects.add_borrower(record.number, connection.peer.process_id)
+            payload = answer.record.value
+            if answer.tells_place(payload):
+                self._owner.objects.add_borrower(answer.number, connection.peer.process_id)
         return payload
 
     def _on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:

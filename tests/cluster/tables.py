@@ -63,6 +63,8 @@ def session() -> Session:
 def tell_tables() -> None:
     """Answer questions about this worker, from now on; a worker's setup hook."""
     asked = socket.socket(socket.AF_UNIX)
+    # An earlier process may have had the same pid.
+    Path(_place(os.getpid())).unlink(missing_ok=True)
     asked.bind(_place(os.getpid()))
     asked.listen()
     here = session()

@@ -104,6 +104,14 @@ def test_a_reference_that_comes_back_before_its_release_was_sent_stays_registere
     tables.settle()
 
 
+def test_the_news_that_an_object_of_many_references_is_there_lends_nothing(tables: Tables) -> None:
+    """Its place, with all their addresses, is too long to come along unasked."""
+    (inner,) = get(own.remote([bytes(SIZES[1]), [ray.put(number) for number in range(3000)]]))
+    settled(inner.done)
+    del inner
+    tables.settle()
+
+
 def test_the_registration_for_one_run_does_not_let_go_of_what_the_next_returned(
     tables: Tables, gates: Gates
 ) -> None:

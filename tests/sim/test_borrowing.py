@@ -290,10 +290,8 @@ class Borrowing(RuleBasedStateMachine):
         lives = {record.number for record in objects.lives if record.home is None}
         owned = {number: set(r.borrowers or ()) for number, r in objects.owned.items() if number not in lives}
         assert owned == borrowers, f"{peer} has {owned}, and should have {borrowers}"
-        assert not objects.leaving
         assert not session.peers.pins()
         assert not session.peers.registering()
-        assert not session.peers._loans._asked
         assert session.store.held <= len(peer.holds) + len(owned)
 
     async def end(self) -> None:
