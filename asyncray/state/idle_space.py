@@ -14,7 +14,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 #: Where a part begins, and where it ends.
 Span = tuple[int, int]
@@ -62,6 +62,17 @@ class Spans:
         return first, last
 
 
+def _gaps(spans: Iterable[Span], top: int) -> Iterator[Span]:
+    """What lies between spans, which come in order and may overlap, below *top*."""
+    at = 0
+    for begin, end in spans:
+        if begin > at:
+            yield at, begin
+        at = max(at, end)
+    if at < top:
+        yield at, top
+
+
 class IdleSpace:
     """What the node knows about the memory of its free space."""
 
@@ -89,12 +100,8 @@ class IdleSpace:
     def turn(self, top: int, taken: Iterable[tuple[int, int]]) -> bool:
         """A turn is over: find what is due, below *top*. Returns whether the next turn can find more."""
         self._before, self._given = self._given, {}
-        due = Spans([(0, top)] if top else ())
-        for start, length in (*taken, *self._before.items()):
-            due.cut(start, start + length)
-        for begin, end in self.bare.spans:
-            due.cut(begin, end)
-        self._due = due
+        kept = [(start, start + length) for start, length in (*taken, *self._before.items())]
+        self._due = Spans(_gaps(sorted([*kept, *self.bare.spans]), top))
         return bool(self._before)
 
     def next_due(self, most: int) -> tuple[int, int] | None:
