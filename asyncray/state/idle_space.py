@@ -95,7 +95,8 @@ class IdleSpace:
 
     def gave(self, start: int, length: int) -> None:
         """Nobody has this any more."""
-        self._given[start] = length
+        # A shorter one may begin where a longer one did before.
+        self._given[start] = max(length, self._given.get(start, 0))
 
     def turn(self, top: int, taken: Iterable[tuple[int, int]]) -> bool:
         """A turn is over: find what is due, below *top*. Returns whether the next turn can find more."""
