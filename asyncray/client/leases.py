@@ -30,6 +30,7 @@ from .errors import crash_of
 from .results import Results
 from .spilling import Spilled
 from .stopping import stop_at_worker
+from .task_frame import TaskFrame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from ..config import Config
     from ..net.connection import Connection
     from ..refs import ObjectRef, RefAddress
-    from ..wire.frames import Buffer, Message
+    from ..wire.frames import Message
     from .session import Session
 
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
@@ -134,7 +135,7 @@ class Leases:
     def _push_tasks(self, lease: Lease, tasks: list[Task]) -> None:
         link: WorkerLink = lease.link
         lease.idle_since = None
-        frame = _Frame()
+        frame = TaskFrame()
         for task in tasks:
             descriptor = task.descriptor
             if descriptor.number not in link.described:
@@ -142,14 +143,14 @@ class Leases:
                 link.connection.push(_describe(descriptor))
             if frame.size_bytes > self._config.batch_bytes:
                 link.connection.push([m.TASKS, frame.rows], frame.buffers)
-                frame = _Frame()
+                frame = TaskFrame()
             self._add_row(frame, task)
         link.connection.push([m.TASKS, frame.rows], frame.buffers)
         if not self._watching and len(lease.in_flight) > 1 and not lease.group.concurrent:
             self._watching = True
             self._session.call_soon(self._watch_later)
 
-    def _add_row(self, frame: _Frame, task: Task) -> None:
+    def _add_row(self, frame: TaskFrame, task: Task) -> None:
         arguments, dependencies = task.arguments, task.dependencies
         if type(arguments) in (bytes, Encoded):
             frame.size_bytes += wire_bytes(arguments)
@@ -171,7 +172,7 @@ class Leases:
             row[3] = [[place, self._dependency(ref, frame, named=named)] for place, ref in dependencies]
         frame.rows.append(row)
 
-    def _dependency(self, ref: ObjectRef[Any], frame: _Frame, *, named: bool) -> Any:
+    def _dependency(self, ref: ObjectRef[Any], frame: TaskFrame, *, named: bool) -> Any:
         """A small value goes along, or where a stored one lies; others, or both if *named*, are asked for."""
         record: Any = ref._record
         if record.state == READY and type(record.value) in NUMBERS:
@@ -578,18 +579,6 @@ class Leases:
     def cancel(self, task: Task, *, force: bool, recursive: bool) -> None:
         """Tell the worker that has *task* to stop it, until it has answered. On the loop."""
         stop_at_worker(self._session, task, force=force, recursive=recursive)
-
-
-class _Frame:
-    """Tasks that are sent together."""
-
-    __slots__ = ("buffers", "rows", "size_bytes")
-
-    def __init__(self) -> None:
-        self.rows: list[list[Any]] = []
-        self.buffers: list[Buffer] = []
-        #: About how much the values in it take.
-        self.size_bytes = 0
 
 
 #: Bytes of a number in a frame, at most.

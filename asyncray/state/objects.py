@@ -111,7 +111,7 @@ class ObjectTable:
 
     def drop_all(self, dropped: deque[ObjectRecord], released: Released) -> None:
         """ObjectRefs of this process are gone: their records, once for each."""
-        owned, garbage = self.owned, released.garbage
+        owned, garbage, lineage = self.owned, released.garbage, self.lineage
         while dropped:
             record = dropped.popleft()
             if record.local != 1 or record.state == PENDING or record.home is not None or record.borrowers:
@@ -123,6 +123,8 @@ class ObjectTable:
                 garbage.append(record.value)
                 record.state = FREED
                 record.value = None
+                if lineage.specs:
+                    garbage += lineage.let_go(record.number)
 
     def drop_local(self, record: ObjectRecord, released: Released) -> None:
         """One ObjectRef of this process is gone."""
