@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack, overload
 
+from .actor_bindings import Bindings
 from .actor_shape import BUILT_IN, METHOD_OPTIONS, ActorShape, MethodShape, shape_of
 from .exceptions import (
     ActorAlreadyExistsError,
@@ -33,15 +35,15 @@ from .exceptions import (
 from .ids import object_binary
 from .lifecycle import session_or_init
 from .process import current
-from .runtime_env import RuntimeEnv
 
 if TYPE_CHECKING:
     from .actor_options import ActorOptions, ActorOptionsDict
     from .client.actor_calls import ActorCalls
+    from .client.host_calls import HostCalls, LightMethods
     from .client.owned_actor import Plan
     from .client.session import Session
     from .refs import ObjectRef, RefAddress
-    from .state.tasks import Descriptor
+    from .state.tasks import Descriptor, Task
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,12 +55,18 @@ _AWAIT_REMOTE = "`await actor_class.remote_async(...)`"
 class ActorClass(Generic[T]):
     """A class whose instances are actors. Made by ``remote``; call it with ``.remote()``."""
 
-    def __init__(self, cls: type[T], options: ActorOptions, bindings: _Bindings | None = None) -> None:
+    def __init__(
+        self,
+        cls: type[T],
+        options: ActorOptions,
+        bindings: Bindings | None = None,
+        shape: ActorShape | None = None,
+    ) -> None:
         self._cls = cls
         self._options = options
-        self._shape = shape_of(cls, options)
-        self._bindings = _Bindings() if bindings is None else bindings
-        self._signature = _signature(cls)
+        # An unpickled one brings its shape: a class that names itself is unpickled before it has its methods.
+        self._shape = shape_of(cls, options) if shape is None else shape
+        self._bindings = Bindings() if bindings is None else bindings
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
@@ -111,16 +119,19 @@ class ActorClass(Generic[T]):
         """
         return ActorClass(self._cls, self._options.merge(options), self._bindings)
 
+    @cached_property
+    def _signature(self) -> inspect.Signature | None:
+        return _signature(self._cls)
+
     def _needs_keeper(self, session: Session) -> bool:
         """Whether the actor is to outlive this process, which does not last as long as the session."""
         return self._options.lifetime == "detached" and current().worker and not session.keeps_detached
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Session:
-        if self._options.isolation == "shared":
-            raise ValueError('isolation="shared" is not there yet; actors have processes of their own')
-        if self._signature is not None:
+        signature = self._signature
+        if signature is not None:
             try:
-                self._signature.bind(*args, **kwargs)
+                signature.bind(*args, **kwargs)
             except TypeError as error:
                 raise TypeError(f"{self._cls.__qualname__}() cannot be made so: {error}") from None
         session = session_or_init()
@@ -128,9 +139,14 @@ class ActorClass(Generic[T]):
         return session
 
     def _making(self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Making[T]:
-        descriptor = self._bindings.descriptor(session, self._cls, self._shape, self._options)
+        host = None
+        if self._options.isolation == "shared":
+            host = session.lights.host_for(self._options.runtime_env)
+            descriptor = self._bindings.light(session, self._cls, self._shape, host)
+        else:
+            descriptor = self._bindings.descriptor(session, self._cls, self._shape, self._options)
         plan = session.actors.plan(descriptor, args, kwargs, self._options)
-        return _Making(session, plan, self._shape)
+        return _Making(session, plan, self._shape, host)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -142,41 +158,18 @@ class ActorClass(Generic[T]):
         return (self._cls,)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ActorClass, (self._cls, self._options)
+        return ActorClass, (self._cls, self._options, None, self._shape)
 
     def __repr__(self) -> str:
         return f"<actor class {self._cls.__module__}.{self._cls.__qualname__}>"
 
 
-class _Bindings:
-    """A class as a session knows it, pickled once for all options that a worker need not know."""
-
-    def __init__(self) -> None:
-        self._session: Session | None = None
-        self._descriptors: dict[Any, Descriptor] = {}
-
-    def descriptor(
-        self, session: Session, cls: type[Any], shape: ActorShape, options: ActorOptions
-    ) -> Descriptor:
-        """The class for workers."""
-        if self._session is not session:
-            self._session, self._descriptors = session, {}
-        selector = tuple(sorted(options.label_selector.items()))
-        kind = options.accelerator_type
-        key = (options.placement, options.resources, options.runtime_env, shape.mode, selector, kind)
-        found = self._descriptors.get(key)
-        if found is None:
-            environment = RuntimeEnv.merge(session.environment, options.runtime_env)
-            found = session.descriptors.make_actor(cls, shape, options, environment)
-            self._descriptors[key] = found
-        return found
-
-
 class _Making(Generic[T]):
     """One actor that is about to be made."""
 
-    def __init__(self, session: Session, plan: Plan, shape: ActorShape) -> None:
+    def __init__(self, session: Session, plan: Plan, shape: ActorShape, host: HostCalls | None) -> None:
         self._session = session
+        self._host = host
         self._shape = shape
         self._plan = plan
         self.name = plan.name
@@ -184,15 +177,20 @@ class _Making(Generic[T]):
 
     def make(self) -> ActorHandle[T]:
         """Make it; returns its handle."""
-        self._session.actors.create(self._plan, self._shape, self._life)
-        return ActorHandle(self._life, None, self._shape)
+        host = self._host
+        if host is None:
+            self._session.actors.create(self._plan, self._shape, self._life)
+            return ActorHandle(self._life, None, self._shape)
+        self._session.lights.create(self._plan, self._shape, self._life, host)
+        return ActorHandle(self._life, None, self._shape, host.key)
 
     def claim(self) -> list[Any]:
         """What to claim its name with."""
         from .wire.values import encode_in_band
 
         address = self._session.address_of(self._life)
-        return [*(self.name or ()), address[2], encode_in_band((address, self._shape))[0]]
+        host = () if self._host is None else (self._host.key,)
+        return [*(self.name or ()), address[2], encode_in_band((address, self._shape, *host))[0]]
 
     def claimed(self, taken: bytes | None) -> ActorHandle[T]:
         """The node has answered: make it, unless another one has the name."""
@@ -220,15 +218,21 @@ class ActorHandle(Generic[T]):
         "_ray_shape",
     )  # fmt: skip
 
-    def __init__(self, life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape) -> None:
+    def __init__(
+        self, life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape, host: Any = None
+    ) -> None:
         session = session_or_init()
         self._ray_session = session
         #: What keeps the actor alive; None for a handle that does not.
         self._ray_life = life
         self._ray_address: RefAddress = session.address(life._record) if life is not None else address  # type: ignore[assignment]
         self._ray_shape = shape
-        self._ray_calls: ActorCalls | None = None
-        self._ray_methods: dict[object, Descriptor] = {}
+        self._ray_calls: ActorCalls | LightMethods | None = None
+        if host is None:
+            self._ray_methods: dict[object, Descriptor] = {}
+            return
+        calls = self._ray_calls = session.lights.methods(host, shape)
+        self._ray_shape, self._ray_methods = calls.shape, calls.bound
 
     @property
     def _actor_id(self) -> bytes:
@@ -256,9 +260,11 @@ class ActorHandle(Generic[T]):
             return
 
     def __reduce__(self) -> tuple[Any, ...]:
+        calls = self._ray_calls
+        host = (calls.group.key,) if calls is not None and calls.light else ()
         if self._ray_life is not None:
-            return _restore, (self._ray_life, None, self._ray_shape)
-        return _restore, (None, self._ray_address, self._ray_shape)
+            return _restore, (self._ray_life, None, self._ray_shape, *host)
+        return _restore, (None, self._ray_address, self._ray_shape, *host)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ActorHandle):
@@ -270,6 +276,11 @@ class ActorHandle(Generic[T]):
 
     def __repr__(self) -> str:
         return f"ActorHandle({self._ray_shape.name}, {self._actor_id.hex()})"
+
+    def _ray_begin(self, task: Task) -> None:
+        """A call of a light actor says which it is for, and keeps it alive."""
+        self._ray_session.lights.begin(task, self._ray_address, self._ray_shape)
+        task.holds = self._ray_life
 
     def _ray_bind(self, name: str, shape: MethodShape) -> Descriptor:
         """A method as this process's session knows it."""
@@ -284,10 +295,12 @@ class ActorHandle(Generic[T]):
             calls = self._ray_calls = session.actors.calls_of(
                 self._ray_address, self._ray_shape, self._ray_life
             )
-        key = (name, shape, self._ray_life is None)
+        # Calls of light actors keep their actors alive themselves.
+        life = None if calls.light else self._ray_life
+        key = (name, shape, life is None)
         descriptor = calls.descriptors.get(key)
         if descriptor is None:
-            descriptor = _describe(session, calls, name, shape, self._ray_life)
+            descriptor = _describe(session, calls, name, shape, life)
             calls.descriptors[key] = descriptor
         self._ray_methods[name, shape] = descriptor
         return descriptor
@@ -318,20 +331,23 @@ class ActorMethod:
         session, descriptor = self._bound()
         if not shape.fewest <= len(args) + len(kwargs) <= shape.most:
             raise TypeError(_wrong_count(handle, self._name, shape, len(args) + len(kwargs)))
-        most = handle._ray_shape.max_pending_calls
-        if most > 0 and descriptor.group.pending() >= most:  # type: ignore[attr-defined]
+        most, calls = handle._ray_shape.max_pending_calls, handle._ray_calls
+        assert calls is not None
+        if most > 0 and calls.of(handle._ray_address).pending() >= most:
             raise PendingCallsLimitExceeded(
                 f"{most} calls of the actor {handle._ray_shape.name!r} are under way, and max_pending_calls "
                 f"is {most}; wait for some, or use `await handle.{self._name}.remote_async(...)`"
             )
-        return session.submit(descriptor, args, kwargs)
+        return session.submit(descriptor, args, kwargs, handle if calls.light else None)
 
     async def remote_async(self, *args: Any, **kwargs: Any) -> Any:
         """As ``remote``, but where that would raise PendingCallsLimitExceeded, this waits for room."""
         most = self._handle._ray_shape.max_pending_calls
         if most > 0:
-            session, descriptor = self._bound()
-            await session.actors.room(descriptor.group, most)  # type: ignore[arg-type]
+            session, _ = self._bound()
+            calls = self._handle._ray_calls
+            assert calls is not None
+            await session.actors.room(calls.of(self._handle._ray_address), most)
         return self.remote(*args, **kwargs)
 
     def _bound(self) -> tuple[Session, Descriptor]:
@@ -483,7 +499,7 @@ def this_actor(session: Session) -> ActorHandle[Any]:
     hosting = session.hosting
     if hosting is None or hosting.address is None:
         raise RuntimeError("current_actor asks about the actor that runs, and this is none")
-    return ActorHandle(None, hosting.address, hosting.shape)
+    return ActorHandle(None, hosting.address, hosting.shape, hosting.host)
 
 
 def _listed(session: Session, names: list[list[str]], *, all_namespaces: bool) -> list[Any]:
@@ -512,15 +528,21 @@ def _handle_from(pickled: bytes) -> ActorHandle[Any]:
     return ActorHandle(None, *pickle.loads(pickled))
 
 
-def _restore(life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape) -> ActorHandle[Any]:
+def _restore(
+    life: ObjectRef[Any] | None, address: RefAddress | None, shape: ActorShape, host: Any = None
+) -> ActorHandle[Any]:
     """What a pickled handle calls."""
-    return ActorHandle(life, address, shape)
+    return ActorHandle(life, address, shape, host)
 
 
 def _describe(
-    session: Session, calls: ActorCalls, name: str, shape: MethodShape, life: ObjectRef[Any] | None
+    session: Session,
+    calls: ActorCalls | LightMethods,
+    name: str,
+    shape: MethodShape,
+    life: ObjectRef[Any] | None,
 ) -> Descriptor:
-    told: dict[str, Any] = {}
+    told = dict(calls.told)
     streams = shape.returns == "streaming"
     if streams:
         told.update(shape.stream_options())

@@ -108,6 +108,9 @@ class ActorOptions:
             held = placed = Resources.from_options(**{"num_cpus": 1, **quantities})
         else:
             held, placed = Resources({}), Resources.from_options(num_cpus=1)
+        if values.get("isolation") == "shared":
+            held = placed = Resources({})
+            _check_shared(values, quantities)
         if values.get("get_if_exists") and "name" not in values:
             raise ValueError("get_if_exists=True needs a name")
         return cls(**values, resources=held, placement=placed, given=given)
@@ -154,6 +157,22 @@ def _checked(given: Mapping[str, object]) -> dict[str, Any]:
     return check_all(given, _ACTOR_RULES)
 
 
+def _check_shared(values: Mapping[str, Any], quantities: Mapping[str, Any]) -> None:
+    """Refuse what only an actor with a process of its own can have.
+
+    Raises:
+        ValueError: when there is such an option.
+    """
+    held = {name: value for name, value in quantities.items() if value}
+    placed = {name: values[name] for name in _FOR_PLACES if values.get(name)}
+    for name, value in {**held, **placed}.items():
+        raise ValueError(
+            f'{name}={value!r} cannot be had with isolation="shared": a light actor has no process of its '
+            "own, so it holds no resources and is not placed. Leave it out (num_cpus=0 is allowed), or use "
+            'isolation="process"'
+        )
+
+
 def _accept_groups(value: object) -> object:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return Verdict.WRONG_TYPE
@@ -177,6 +196,8 @@ _TASK_OPTIONS = (
     "enable_task_events",
     "_labels",
 )
+#: What says where an actor's process is to be.
+_FOR_PLACES = ("accelerator_type", "label_selector", "fallback_strategy")
 _ACTOR_RULES: Mapping[str, Rule] = {
     **{name: _RULES[name] for name in _TASK_OPTIONS},
     "max_restarts": _COUNTED,

@@ -123,6 +123,12 @@ def shape_of(cls: type[Any], options: ActorOptions) -> ActorShape:
                 f"the method {name!r} of {cls.__qualname__!r} is of the concurrency group {method.group!r}, "
                 f"and the groups are {sorted(groups)}"
             )
+    if options.isolation == "shared" and not is_async:
+        raise ValueError(
+            f'isolation="shared" is for classes with coroutine methods, and {cls.__qualname__!r} has none: '
+            "while one of its methods ran, no other actor of its process could. Write at least one as "
+            '`async def`, or use isolation="process"'
+        )
     at_once = options.max_concurrency or (_COROUTINES if is_async else 1)
     one_by_one = not is_async and at_once == 1 and not groups
     if options.allow_out_of_order_execution is False and not one_by_one:

@@ -21,10 +21,13 @@ from ..state.tasks import ASSIGNED, DONE, RETRIED, WAITING, Task, Verdict, after
 from .stored_ahead import StoredAhead
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..actor_shape import ActorShape
     from ..refs import RefAddress
     from ..state.tasks import Descriptor
     from .owner import Owner
+    from .session import Session
     from .waiting import LoopWaiter
 
 #: Calls that are sent and not answered, at most. Behind it they wait here, where a cancel costs nothing.
@@ -42,6 +45,10 @@ class ActorCalls(SchedulingClass):
     )  # fmt: skip
 
     actor = True
+    #: Whether it stands for light actors; see client.host_calls.
+    light = False
+    #: What a worker must know of all methods.
+    told: Mapping[str, Any] = {}
 
     def __init__(self, owner: Owner, address: RefAddress, shape: ActorShape) -> None:
         super().__init__(-1, address, [], 0.0, _DEPTH)
@@ -109,7 +116,7 @@ class ActorCalls(SchedulingClass):
                 queue.appendleft(task)
                 break
             if task.dependencies is not None and ahead is None:
-                self._choose_naming(task, in_flight)
+                choose_naming(self.naming, self._owner.session, task, in_flight)
             step(task, ASSIGNED)
             task.lease = lease
             in_flight[task.number] = task
@@ -117,13 +124,14 @@ class ActorCalls(SchedulingClass):
         self.dead = 0
         return taken
 
-    def _choose_naming(self, task: Task, in_flight: dict[int, Task]) -> None:
-        session = self._owner.session
-        self.naming.discard(task.number)
-        if not session.actors.places_sent.admit(task, in_flight, session.store.capacity):
-            if len(self.naming) > 2 * len(in_flight):
-                self.naming.intersection_update(in_flight)
-            self.naming.add(task.number)
+    @property
+    def group(self) -> ActorCalls:
+        """The scheduling class of its methods: itself."""
+        return self
+
+    def of(self, address: RefAddress) -> ActorCalls:
+        """What counts the calls of the actor there: itself."""
+        return self
 
     def names_arguments(self, task: Task) -> bool:
         """Whether a call that was sent, or is being sent, lets the actor ask for its arguments."""
@@ -199,6 +207,22 @@ class ActorCalls(SchedulingClass):
             task.release()
         else:
             self._owner.finish(task, FAILED, [self.failure] * len(task.records))
+
+
+def choose_naming(naming: set[int], session: Session, task: Task, in_flight: dict[int, Task]) -> None:
+    """A call of an actor that runs several at a time is sent with the places of its arguments, or names them.
+
+    Args:
+        naming: Numbers of those calls under way that name theirs.
+        session: The caller's.
+        task: The call; it has dependencies.
+        in_flight: Those that went the same way, and have not ended.
+    """
+    naming.discard(task.number)
+    if not session.actors.places_sent.admit(task, in_flight, session.store.capacity):
+        if len(naming) > 2 * len(in_flight):
+            naming.intersection_update(in_flight)
+        naming.add(task.number)
 
 
 class Creations(SchedulingClass):

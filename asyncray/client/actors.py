@@ -31,6 +31,7 @@ from ..wire.handshake import Identity
 from .actor_calls import CALLERS_OWN, ActorCalls
 from .errors import encode_error
 from .farewells import Farewells
+from .host_calls import HostCalls, Room
 from .owned_actor import OwnedActor, Plan
 from .putting import encode_call
 from .stored_ahead import PlacesSent
@@ -147,8 +148,9 @@ class Actors:
             # Of an actor of this process's own, the constructor is among them.
             if calls.lease is not None:
                 yield from (t for t in calls.lease.in_flight.values() if not calls.names_arguments(t))
+        yield from self.session.lights.under_way()
 
-    async def room(self, calls: ActorCalls, most: int) -> None:
+    async def room(self, calls: ActorCalls | Room, most: int) -> None:
         """Wait until fewer than *most* of this process's calls of an actor are under way."""
         while True:
             with self.owner.lock:
@@ -177,6 +179,8 @@ class Actors:
             actor = self.owned.get(number)
             if actor is not None:
                 actor.kill(no_restart=no_restart)
+            else:
+                self.session.lights.kill(number, no_restart=no_restart)
         self.session.deliver()
 
     # --- as owner ------------------------------------------------------------------------------------------
@@ -220,6 +224,8 @@ class Actors:
             actor = self.owned.get(record.number)
             if actor is not None and not record.local and not record.borrowers:
                 actor.end()
+            elif actor is None:
+                self.session.lights.end(record)
         self.session.deliver()
 
     def after(self, delay_s: float, actor: OwnedActor) -> None:
@@ -264,12 +270,18 @@ class Actors:
     def end_all(self, then: Callable[[], None]) -> None:
         """Let this process's actors clean up that have something to, and call *then*; not for long."""
         with self.owner.lock:
-            stopping = [a for a in self.owned.values() if a.calls.shape.stops and a.finish()]
+            stopping: list[Any] = [a for a in self.owned.values() if a.calls.shape.stops and a.finish()]
+            stopping += self.session.lights.stopping()
         if not stopping:
             then()
             return
         self._last = _Last(stopping, then)
         self.session.loop.call_later(self.session.config.cancel_grace_s, self._last.now)
+
+    def light_ended(self, actor: object) -> None:
+        """A light actor is dead for good. The lock is held."""
+        if self._last is not None:
+            self.session.call_soon(self._last.ended, actor)
 
     def ended(self, actor: OwnedActor, failure: Any, plan: Plan | None) -> None:
         """An actor is dead for good. The lock is held."""
@@ -399,6 +411,9 @@ class Actors:
 
     def link_closed(self, lease: Lease) -> None:
         """The connection to an actor broke. Mostly the actor is lost, and its owner about to say so."""
+        if isinstance(lease.group, HostCalls):
+            self.session.lights.link_closed(lease)
+            return
         grace_s = self.session.config.cancel_grace_s
         self.session.loop.call_later(grace_s, self._ask_again, lease)
 
@@ -430,6 +445,7 @@ class Actors:
 
     def process_gone(self, process_id: bytes, *, dead: bool) -> None:
         """A process has ended, or does not understand us: actors of its are gone, or must be asked for."""
+        self.session.lights.strangers.process_gone(process_id, dead=dead)
         for actor in list(self.owned.values()):
             actor.gone(process_id)
         for key, calls in list(self._calls.items()):
@@ -443,11 +459,11 @@ class Actors:
 class _Last:
     """Calls a function once: when all of some actors have ended, or when told to."""
 
-    def __init__(self, actors: list[OwnedActor], then: Callable[[], None]) -> None:
+    def __init__(self, actors: list[Any], then: Callable[[], None]) -> None:
         self._left = set(actors)
         self._then: Callable[[], None] | None = then
 
-    def ended(self, actor: OwnedActor) -> None:
+    def ended(self, actor: object) -> None:
         """One of them has ended, or another one."""
         self._left.discard(actor)
         if not self._left:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..refs import ObjectRef
     from ..runtime_env import RuntimeEnv
     from .actor_calls import ActorCalls
+    from .host_calls import HostCalls, LightMethods
     from .session import Session
 
 _log = logging.getLogger("asyncray")
@@ -108,8 +109,46 @@ class Descriptors:
             descriptor.group = session.leases.creations(key, description, session.actors.placed)
         return descriptor
 
+    def pickled(self, cls: type[Any]) -> tuple[bytes, tuple[ObjectRef[Any], ...]]:
+        """A class as it travels, and what it refers to.
+
+        Raises:
+            TypeError: when it cannot be pickled.
+            ValueError: when it is too large.
+        """
+        blob, refs = self._pickle(cls, cls.__qualname__)
+        return blob, tuple(refs)
+
+    def make_light(
+        self,
+        cls: type[Any],
+        shape: ActorShape,
+        pickled: tuple[bytes, tuple[ObjectRef[Any], ...]],
+        calls: HostCalls,
+    ) -> Descriptor:
+        """What all light actors of a class with the same shape in one host share."""
+        blob, refs = pickled
+        descriptor = self._numbered(f"{shape.name}.__init__", blob)
+        descriptor.function = cls
+        descriptor.holds = refs
+        descriptor.max_retries = 0
+        descriptor.options = {
+            "name": descriptor.name,
+            "light": shape.to_wire(),
+            "environment": calls.environment,
+            "host": calls.index,
+        }
+        if refs:
+            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
+        descriptor.group = calls
+        return descriptor
+
     def make_method(
-        self, calls: ActorCalls, method: str, told: dict[str, Any], holds: tuple[ObjectRef[Any], ...]
+        self,
+        calls: ActorCalls | LightMethods,
+        method: str,
+        told: dict[str, Any],
+        holds: tuple[ObjectRef[Any], ...],
     ) -> Descriptor:
         """A method of an actor, as its calls name it.
 
@@ -123,7 +162,7 @@ class Descriptors:
         descriptor.holds = holds
         descriptor.max_retries = 0
         descriptor.options = {"name": descriptor.name, "method": method, **told}
-        descriptor.group = calls
+        descriptor.group = calls.group
         return descriptor
 
     def pickled_classes(self, classes: tuple[type[BaseException], ...]) -> bytes:

@@ -14,7 +14,7 @@ Everything here runs on the session's loop unless it says otherwise.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..state.objects import PENDING
 from ..wire import messages as m
@@ -61,13 +61,14 @@ class Farewells:
         """This process leaves: end its actors that are held nowhere else, when its own work is done."""
         session = self._session
         actors, objects = session.actors, session.owner.objects
-        if not actors.owned or session.peers.pins() or session.owner.unreturned:
+        owned: list[Any] = [*actors.owned.values(), *session.lights.owned.values()]
+        if not owned or session.peers.pins() or session.owner.unreturned:
             return
         with session.owner.lock:
             lives = objects.lives
             if any(r.state == PENDING and r not in lives for r in list(objects.owned.values())):
                 return
-            for actor in list(actors.owned.values()):
+            for actor in owned:
                 if not actor.unheld and not actor.life.borrowers:
                     actor.end()
         session.deliver()

@@ -258,7 +258,7 @@ class Leases:
             raise ProtocolError(f"the node speaks of class {number}, which does not exist")
         return self._by_number[number]
 
-    def _link(self, worker: Identity) -> WorkerLink | None:
+    def _link(self, worker: Identity, network: Any = None) -> WorkerLink | None:
         """The connection to a worker; None when the worker is dead.
 
         Raises:
@@ -269,7 +269,7 @@ class Leases:
         if link is not None and not link.connection.closed:
             return link
         try:
-            connection = self._session.network.connect(worker.address, TASK)
+            connection = (network or self._session.network).connect(worker.address, TASK)
         except ConnectionError:
             return None
         connection.peer = worker
@@ -367,6 +367,8 @@ class Leases:
             self._session.streams.on_items(link, message[1:], buffers)
         elif kind == m.ACTOR_LEAVES:
             self._session.actors.on_leaves(link.lease, message[1])
+        elif kind in (m.LIGHT_GONE, m.LIGHT_ENDED):
+            self._session.lights.on_host_message(link.lease, message)
         else:
             raise ProtocolError(f"a worker does not send message number {kind}")
 
@@ -518,9 +520,9 @@ class Leases:
         """An actor's worker is gone."""
         self._forget(lease)
 
-    def connect(self, worker: Identity) -> WorkerLink | None:
+    def connect(self, worker: Identity, network: Any = None) -> WorkerLink | None:
         """The link to a worker that another process has leased; None when it is dead. Without the lock."""
-        return self._link(worker)
+        return self._link(worker, network)
 
     def _forget(self, lease: Lease) -> None:
         lease.closing = True

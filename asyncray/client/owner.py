@@ -107,6 +107,7 @@ class Owner:
         parent: int | None,
         terms: Terms | None = None,
         stream: Any = None,
+        light: Any = None,
     ) -> list[ObjectRef[Any]]:
         """Make a task; it is sent as soon as its arguments are there and a worker has room."""
         if self.dropped:
@@ -116,6 +117,8 @@ class Owner:
         task.parent = parent
         task.terms = terms
         task.stream = stream
+        if light is not None:
+            light._ray_begin(task)
         if (enclosure := enclosing.get()) is not None:
             enclosure.adopt_new(self.session, task)
         refs = self._make_records(task, returns)

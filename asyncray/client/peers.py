@@ -522,6 +522,8 @@ class Peers:
         m.ACTOR_WHERE: lambda self, *fields: self._session.actors.on_where(*fields),
         m.ACTOR_AT: lambda self, *fields: self._session.actors.on_at(*fields),
         m.ACTOR_KILL: lambda self, *fields: self._session.actors.on_kill(*fields),
+        m.LIGHT_WHERE: lambda self, *fields: self._session.lights.on_where(*fields),
+        m.LIGHT_AT: lambda self, *fields: self._session.lights.strangers.on_at(*fields),
     }
 
 

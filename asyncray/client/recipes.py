@@ -80,7 +80,7 @@ class Method:
 class Recipe:
     """All that is needed to call for a task again."""
 
-    __slots__ = ("arguments", "carried", "dependencies", "function", "inside")
+    __slots__ = ("arguments", "carried", "dependencies", "function", "inside", "light")
 
     def __init__(self, function: Descriptor | Method) -> None:
         self.function = function
@@ -90,6 +90,8 @@ class Recipe:
         self.inside: Sequence[Source] = ()
         #: As of a task, with sources in the place of references; None iff there are none.
         self.dependencies: list[tuple[int | str, Source]] | None = None
+        #: Which light actor it is for, as its extras say; None for all others.
+        self.light: Any = None
         #: Its carried variables.
         self.carried: dict[str, Any] = {}
 
@@ -103,7 +105,10 @@ def spec_of(session: Session, task: Task) -> Spec:
     """The spec of a task that still has all it was called with."""
     writer = _Writer(session)
     descriptor = task.descriptor
-    recipe = Recipe(Method(descriptor) if descriptor.group.actor else descriptor)
+    # A method of light actors is told apart from its actor, which the call names.
+    light = None if task.extras is None else task.extras.get("light")
+    recipe = Recipe(Method(descriptor) if descriptor.group.actor and light is None else descriptor)
+    recipe.light = light
     recipe.arguments, recipe.inside = writer.strip(task.arguments, 0)
     if type(recipe.arguments) is list:
         writer.size_bytes += sum(map(size_bytes, recipe.arguments))

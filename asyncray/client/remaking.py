@@ -241,6 +241,8 @@ class Remaking:
         # A number of its own: a worker may still be at an earlier run that was cancelled.
         descriptor = recipe.descriptor(session)
         task = Task(self._owner.new_number(), descriptor, arguments)
+        if recipe.light is not None:
+            task.extras = {"light": recipe.light}
         task.retries, task.attempt = spec.retries, spec.attempt
         task.terms = terms_again(descriptor, recipe.carried, session.clock())
         if recipe.dependencies is not None:

@@ -34,8 +34,10 @@ from .descriptors import Descriptors
 from .destructors import interrupts_us
 from .errors import decode_error, encode_error, of_the_past
 from .hints import LargeArguments
+from .hosted import hosted_now
 from .inquiries import Inquiries
 from .leases import Leases
+from .lights import Lights
 from .owner import Owner
 from .peers import Peers
 from .priorities import Priorities
@@ -89,6 +91,7 @@ class Session:
         self.dropped = self.owner.dropped
         self.leases = self.owner.leases = Leases(self, self.config)
         self.actors = Actors(self)
+        self.lights = Lights(self)
         self.peers = Peers(self)
         self.store = Store(self, surroundings.arena, surroundings.parker)
         self.descriptors = Descriptors(self)
@@ -110,8 +113,7 @@ class Session:
         #: Takes Ctrl-C over for the main thread; None once that is done. A session that another thread has
         #: started calls it whenever it is used.
         self.guard_main: Callable[[], None] | None = None
-        #: Set by a worker: what it knows of the actor that it is.
-        self.hosting: Any = None
+        self._hosting: Any = None
         self.questions = Questions(self)
         self.inquiries = Inquiries(self)
         #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
@@ -143,9 +145,23 @@ class Session:
             m.ANSWER: self.questions.answered,
             m.STALLED: self.inquiries.deadlocks.stalled,
             m.KEEPER_WANTED: self.actors.on_keeper_wanted,
+            m.HOST_AT: self.lights.on_host_at,
+            m.HOST_LOST: self.lights.on_host_lost,
+            m.HOST_DENIED: self.lights.on_host_denied,
             m.WIND_UP: self.actors.farewells.on_wind_up,
             **self.store.handlers(),
         }
+
+    @property
+    def hosting(self) -> Any:
+        """What a worker knows of the actor whose code runs; None where there can be none."""
+        hosted = hosted_now.get()
+        return self._hosting if hosted is None else hosted
+
+    @hosting.setter
+    def hosting(self, hosting: Any) -> None:
+        """Set by a worker: what it knows of the actor that it is."""
+        self._hosting = hosting
 
     # --- connections --------------------------------------------------------------------------------------
 
@@ -327,8 +343,16 @@ class Session:
 
     # --- calls and values ---------------------------------------------------------------------------------
 
-    def submit(self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def submit(
+        self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any], light: Any = None
+    ) -> Any:
         """Make a call: returns its reference, the list of them when there are several, a generator, or None.
+
+        Args:
+            descriptor: What is called.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            light: The handle of a light actor whose method it is; None for all other calls.
 
         Raises:
             TypeError: when an argument cannot be pickled.
@@ -336,11 +360,15 @@ class Session:
         """
         if self.guard_main is not None:
             self.guard_main()
-        arguments, dependencies = encode_call(self, descriptor, args, kwargs)
+        arguments = dependencies = None
+        if light is not None and args and not kwargs:
+            arguments = self.lights.handed_over(descriptor, args)
+        if arguments is None:
+            arguments, dependencies = encode_call(self, descriptor, args, kwargs)  # type: ignore[assignment]
         parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
         if descriptor.stream is not None:
-            return self.streams.submit(descriptor, arguments, dependencies, parent, terms)
-        refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms)
+            return self.streams.submit(descriptor, arguments, dependencies, parent, terms, light)
+        refs = self.owner.submit(descriptor, arguments, dependencies, parent, terms, None, light)
         return refs[0] if len(refs) == 1 else refs or None
 
     def put(self, value: Any) -> ObjectRef[Any]:

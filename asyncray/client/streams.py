@@ -309,12 +309,13 @@ class Streams:
         dependencies: list[Dependency] | None,
         parent: int | None,
         terms: Terms | None,
+        light: Any = None,
     ) -> ObjectRefGenerator[Any]:
         """Call a generator function; see Owner.submit."""
         assert descriptor.stream is not None
         bound, soft = descriptor.stream
         stream = Stream(self._session, bound, soft=soft)
-        (ref,) = self._session.owner.submit(descriptor, arguments, dependencies, parent, terms, stream)
+        (ref,) = self._session.owner.submit(descriptor, arguments, dependencies, parent, terms, stream, light)
         return ObjectRefGenerator(stream, ref)
 
     def close_abandoned(self) -> None:

@@ -24,6 +24,7 @@ from .census import Census
 from .directory import Directory
 from .farewells import Farewells
 from .grants import Grants
+from .hosts import HOST, Hosts
 from .logs import LogHub
 from .machine import UNFORKED
 from .pressure import MemoryWatch
@@ -79,6 +80,7 @@ class Node:
         self.directory = Directory()
         self.farewells = Farewells(self._send_to)
         self._questions = self.directory.questions()
+        self.hosts = Hosts(self._start_host, self._send_if_there, self.scheduler.staff.move)
         use_of = machine.memory_use
         self._memory = (
             None if use_of is None else MemoryWatch(loop, self._config, self.scheduler, self.pool, use_of)
@@ -138,6 +140,7 @@ class Node:
         if self.scheduler.ranked:
             connection.send([m.RANKED])
         self.scheduler.ready(process.worker, process_id, self._now())
+        self.hosts.registered(process.worker)
         self._schedule()
         # Whoever it was started for may not want it any more.
         self._sweep_soon()
@@ -192,6 +195,7 @@ class Node:
 
     def _keep(self, sender: bytes) -> None:
         """A worker that was asked to retire owns something; it is asked again when it has been idle again."""
+        self.hosts.kept(sender)
         worker = self.scheduler.staff.of_process(sender)
         if worker is not None:
             self.scheduler.kept(worker, self._now())
@@ -238,6 +242,27 @@ class Node:
         self.directory.asked_for_keeper.append(answer)
         self._driver.send([m.KEEPER_WANTED])
 
+    def _start_host(self, environment: bytes) -> WorkerProcess:
+        variables_of(environment)
+        worker = self.pool.start((HOST, environment, ()))
+        self.scheduler.started(worker)
+        return self.pool.processes[worker.number]
+
+    def _host_wanted(self, sender: bytes, environment: bytes, index: int) -> None:
+        if self._stopping is None:
+            self.hosts.wanted(sender, environment, index)
+
+    def _host_end(self, sender: bytes, process_id: bytes) -> None:
+        if process_id:
+            process = self.hosts.process(process_id)
+            if process is not None:
+                why = "its loop was blocked, so that an actor in it could not be killed alone"
+                self.pool.kill(process, "killed", f"process {process.pid} was killed: {why}")
+            return
+        process = self.hosts.idle(sender)
+        if process is not None:
+            process.connection.send([m.RETIRE])
+
     def _name_free(self, sender: bytes, namespace: str, name: str, number: int) -> None:
         self.directory.free(sender, namespace, name, number)
 
@@ -279,6 +304,10 @@ class Node:
 
     def _send_to(self, process_id: bytes, message: Message) -> None:
         self._owners[process_id].send(message)
+
+    def _send_if_there(self, process_id: bytes, message: Message) -> None:
+        if process_id in self._owners:
+            self._owners[process_id].send(message)
 
     def _processes(self) -> list[list[Any]]:
         """Every process that can be asked: its id, its address, its pid; the driver first."""
@@ -388,8 +417,11 @@ class Node:
         grant = self.scheduler.gone(worker)
         lost = None if grant is None else [m.LOST, grant.number, kind, text, process.running()]
         orphans = self._owner_gone(worker.process_id) if worker.process_id else []
+        hosted = self.hosts.gone(worker, kind, text)
 
         def tell() -> None:
+            if hosted is not None and self._stopping is None:
+                hosted()
             if grant is not None and lost is not None and grant.demand.owner in self._owners:
                 self._owners[grant.demand.owner].send(lost)
 
@@ -409,6 +441,7 @@ class Node:
         """
         self._owners.pop(owner, None)
         self.directory.owner_gone(owner)
+        self.hosts.owner_gone(owner)
         self._told_waiting.pop(owner, None)
         self.grants.gone(owner)
         self.census.gone(owner)
@@ -487,6 +520,8 @@ class Node:
         m.TOLD: _told,
         m.STOP: _stop,
         m.NAME_FREE: _name_free,
+        m.HOST_WANTED: _host_wanted,
+        m.HOST_END: _host_end,
         m.WINDS_UP: _winds_up,
         m.WOUND_UP: _wound_up,
     }

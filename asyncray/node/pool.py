@@ -43,7 +43,7 @@ class ForkedWorker(WorkerProcess):
 
     def running(self) -> int:
         # Coroutines run many at a time, and note none.
-        return -1 if self.worker.pool[0] == "async" else self.mark.read()
+        return -1 if self.worker.pool[0] != "sync" else self.mark.read()
 
 
 class Pool:

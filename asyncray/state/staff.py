@@ -18,6 +18,8 @@ IDLE: Final = "idle"
 LEASED: Final = "leased"
 #: Asked to end; it may answer that it is needed.
 RETIRING: Final = "retiring"
+#: It hosts light actors, and is never lent; see node.hosts.
+HOSTING: Final = "hosting"
 
 #: What workers must have in common to be interchangeable: mode, runtime environment (packed), GPU ids.
 PoolKey = tuple[str, bytes, tuple[int, ...]]

@@ -33,7 +33,7 @@ class PooledWorker(WorkerProcess):
 
     def running(self) -> int:
         # Coroutines run many at a time, and note none.
-        return -1 if self.worker.pool[0] == "async" else self.mark[0]
+        return -1 if self.worker.pool[0] != "sync" else self.mark[0]
 
 
 class SimulatedPool:

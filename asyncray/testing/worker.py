@@ -12,6 +12,7 @@ from ..config import Config
 from ..ids import new_process_id
 from ..net.memory import MemoryArrivals, MemoryNetwork
 from ..net.stream import StreamConnection
+from ..node.hosts import HOST
 from ..wire.handshake import Credentials, Identity
 from ..worker.async_mode import AsyncWorker
 from ..worker.ending import Ending
@@ -111,7 +112,7 @@ class SimulatedWorker:
         config = Config.from_wire(settings["config"])
         connection = StreamConnection(self._control, self._machine.hub, config.max_frame_bytes)
         settings["process_id"] = new_process_id(self._machine.rng.randbytes)
-        is_async = settings["mode"] == "async"
+        is_async = settings["mode"] != "sync"
         scope = WorkerScope() if is_async else WorkerScope(self._in_thread)
         session = new_session(self._machine, self._process, connection, scope, settings)
         # As in reality: without its node a worker ends.
@@ -120,7 +121,10 @@ class SimulatedWorker:
         end = Ending(lambda: self._process.end(EXITED), lambda: self._process.end(FAILED))
         if is_async:
             start_thread = self._process.start_thread
-            retire = AsyncWorker(session, scope, self._machine.loop.time, end, start_thread).retire
+            worker = AsyncWorker(session, scope, self._machine.loop.time, end, start_thread)
+            if settings["mode"] == HOST:
+                worker.host()
+            retire = worker.retire
         else:
             retire = self._run_sync(session, scope, end).retire
         failure = _refused(session.environment) or run_hook(session.environment)

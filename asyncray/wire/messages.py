@@ -73,6 +73,17 @@ KEEPER_WANTED: Final = 105
 WINDS_UP: Final = 160
 WIND_UP: Final = 161
 WOUND_UP: Final = 162
+# --- light actors: a process and its node, an owner or caller and a host, a caller and an owner -------------
+HOST_WANTED: Final = 140
+HOST_AT: Final = 141
+HOST_LOST: Final = 142
+HOST_DENIED: Final = 143
+HOST_END: Final = 144
+LIGHT_GONE: Final = 145
+LIGHT_ENDED: Final = 146
+LIGHT_END: Final = 147
+LIGHT_WHERE: Final = 148
+LIGHT_AT: Final = 149
 
 # --- control: priorities -----------------------------------------------------------------------------------
 OUTBID: Final = 87
@@ -260,6 +271,29 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     WIND_UP: ("WIND_UP", ()),
     # they have
     WOUND_UP: ("WOUND_UP", ()),
+    # runtime environment (packed) and index of a host of light actors: where is it?
+    HOST_WANTED: ("HOST_WANTED", (bytes, int)),
+    # runtime environment and index, the host's address, process id and pid
+    HOST_AT: ("HOST_AT", (bytes, int, str, bytes, int)),
+    # process id of a host that has ended, kind of its end, explanation
+    HOST_LOST: ("HOST_LOST", (bytes, str, str)),
+    # runtime environment and index of a host that cannot be had, reason
+    HOST_DENIED: ("HOST_DENIED", (bytes, int, str)),
+    # process id of a host that does not answer and must be killed; empty: this one has been without actors
+    # for a while
+    HOST_END: ("HOST_END", (bytes,)),
+    # for a caller: numbers of its calls whose actors are not in this host, whether they had begun
+    LIGHT_GONE: ("LIGHT_GONE", (list, bool)),
+    # for an owner: list of [number of a light actor's life, which life, why it has ended]; none of them says
+    # that the host has heard of what was to end at once
+    LIGHT_ENDED: ("LIGHT_ENDED", (list,)),
+    # for a host: numbers of actors' lives that are to end, now or when they have done what was called for
+    LIGHT_END: ("LIGHT_END", (list, bool)),
+    # for an owner: numbers of actors' lives, and the host that the caller has lost (empty: none): how do they
+    # stand?
+    LIGHT_WHERE: ("LIGHT_WHERE", (list, bytes)),
+    # for a caller: list of [number of a life, its state, the pickled error of its calls when it is dead]
+    LIGHT_AT: ("LIGHT_AT", (list,)),
 }
 
 

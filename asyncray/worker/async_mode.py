@@ -14,12 +14,14 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ..client.enclosures import enclosing
+from ..client.hosted import hosted_now
 from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.values import BufferFeed, field_bytes, is_scalar
 from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
+from .lights import HostedLights
 from .output import flush
 from .pausing import PAUSE_S, wake
 from .running import RunningCalls, task_stack
@@ -109,8 +111,11 @@ class AsyncWorker:
         #: Those whose connection has closed, and whose calls may still be cleaning up.
         self._gone: list[AsyncOwner] = []
         self.actor = AsyncActor(self._runner, session, self._start, start_thread, self._owners)
+        self.lights = HostedLights(
+            self._runner, session, self._start, self.actor, self._owners, self._cancel_running
+        )
         scope.concurrent = True
-        RunningCalls(session, scope, self._running)
+        RunningCalls(session, scope, self._running).before = self.lights.before
         scope.on_waiting = lambda waiting: session.control.send([m.BLOCKED, waiting])
         session.on_task_connection = self._on_owner
         session.peers.on_worker_message = self._on_peer_message
@@ -118,8 +123,14 @@ class AsyncWorker:
         #: Nobody is left to call: the worker ends with its last call.
         self._orphaned = False
 
+    def host(self) -> None:
+        """This process is for light actors alone."""
+        self.lights.watch()
+        # It has no CPU that others could have meanwhile.
+        self._scope.on_waiting = lambda waiting: None
+
     def _on_owner(self, connection: Connection) -> None:
-        functions = FunctionTable(self._runner.hosting.function)
+        functions = FunctionTable(self.lights.function)
         owner = AsyncOwner(connection, self._session.loop, self._session.config.batch_bytes, functions)
         self._owners[connection.peer.process_id] = owner
         connection.on_message = lambda _, message, buffers: self._on_message(owner, message, buffers)
@@ -131,6 +142,7 @@ class AsyncWorker:
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
         self.actor.owner_gone(owner)
+        self.lights.owner_gone(owner)
         if owner.running:
             self._gone.append(owner)
         for task, call in list(owner.running.values()):
@@ -152,8 +164,14 @@ class AsyncWorker:
             if call is not None and call.flow is not None:
                 call.flow.credit(read)
             return
+        if message[0] == m.LIGHT_END:
+            self.lights.end(owner, message[1], now=message[2])
+            return
         if message[0] != m.TASKS:
             raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
+        self._on_tasks(owner, message, buffers)
+
+    def _on_tasks(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
         m.check_rows("TASKS", message[1], 5)
         feed = BufferFeed(buffers, self._session.store.borrows)
         for row in message[1]:
@@ -161,18 +179,26 @@ class AsyncWorker:
             take_buffers(call)
             if call.extras:
                 take_terms(call, self._clock())
-            if call.number not in owner.running:  # else it was repeated
+            if call.number in owner.running:  # it was repeated
+                continue
+            if call.function.light:
+                self.lights.arrive(owner, call)
+            else:
                 self.actor.arrive(owner, call)
 
     def _start(self, owner: AsyncOwner, call: Call) -> None:
         self._scope.begin(call)
-        if self.actor.runs_in_thread(call):
+        if call.hosted is None and self.actor.runs_in_thread(call):
             owner.running[call.number] = (None, call)
             self.actor.run_in_thread(owner, call, partial(self._ended_in_thread, owner, call, self._clock()))
             return
-        self.actor.begun()
         context = copy_context()
         context.run(running_call.set, call)
+        if call.hosted is None:
+            self.actor.begun()
+        else:
+            self.lights.begun()
+            context.run(hosted_now.set, call.hosted)
         if call.extras:
             self._runner.enclose(call)
         context.run(enclosing.set, call.enclosure)
@@ -218,7 +244,10 @@ class AsyncWorker:
             self._session.peers.register(kept, lambda: self._report(owner, call, row, buffers, busy_s))
         else:
             self._report(owner, call, row, buffers, busy_s)
-        self.actor.ended(call)
+        if call.hosted is None:
+            self.actor.ended(call)
+        else:
+            self.lights.ended(call)
 
     def _forget_results(self, owner: AsyncOwner) -> None:
         """A call has ended behind its connection: nobody will register for what its result refers to."""
@@ -349,8 +378,11 @@ class AsyncWorker:
         owner.connection.drain()
         if number in owner.running:
             self._cancel(owner, *owner.running[number], force=force, recursive=recursive)
-        elif self.actor.cancel(owner, number):
+        elif self.actor.cancel(owner, number) or self.lights.cancel(owner, number):
             owner.report()
+
+    def _cancel_running(self, owner: AsyncOwner, number: int) -> None:
+        self._cancel(owner, *owner.running[number], force=False, recursive=True)
 
     def _cancel(
         self, owner: AsyncOwner, task: asyncio.Task[None] | None, call: Call, *, force: bool, recursive: bool
@@ -372,7 +404,10 @@ class AsyncWorker:
 
     def retire(self) -> bool:
         """The node has no use for this worker; False when something here is still needed."""
-        if any(owner.running for owner in self._owners.values()) or self._session.is_needed():
+        for owner in list(self._owners.values()):
+            owner.connection.drain()
+        running = any(owner.running for owner in self._owners.values())
+        if running or len(self.lights) or self._session.is_needed():
             return False
         self._end.leave()
         return True

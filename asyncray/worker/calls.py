@@ -57,7 +57,8 @@ class Call:
 
     __slots__ = (
         "arguments", "cancelled", "deadline", "dependencies", "enclosure", "extras", "feed", "flow",
-        "function", "keywords", "number", "owner", "positional", "refs", "serial", "since", "started",
+        "function", "hosted", "keywords", "number", "owner", "positional", "refs", "serial", "since",
+        "started",
     )  # fmt: skip
 
     def __init__(self, owner: bytes, row: list[Any], function: Function, feed: BufferFeed) -> None:
@@ -89,6 +90,8 @@ class Call:
         self.deadline: float | None = None
         #: What it calls for must end with it; None for calls that do not belong to an enclosure themselves.
         self.enclosure: Enclosure | None = None
+        #: The light actor that it is for; None for all other calls.
+        self.hosted: Any = None
 
     def clear(self) -> None:
         """Let go of what came with the call. It is over, but what it has left behind may still name it."""
@@ -180,6 +183,10 @@ class Runner:
         #: Numbers under which batches of items hold references.
         self.pins = count(1)
 
+    def hosting_of(self, call: Call) -> Hosting:
+        """What is known of the actor that a call is for."""
+        return self.hosting if call.hosted is None else call.hosted
+
     def enclose(self, call: Call) -> None:
         """Give a call with extras what they ask for."""
         if call.extras.get(WHOLE):
@@ -200,12 +207,12 @@ class Runner:
         function = call.function
         if function.addresses:
             self._hold(call, function.addresses)
-        loaded = function.load()
+        loaded = function.load() if call.hosted is None else function.bound(call.hosted)
         function.addresses = ()
         if call.extras:
             # After the function: what defines a carried variable has been imported by then.
             enter_terms(call.extras, call.deadline)
-        if function.constructs:
+        if function.constructs and call.hosted is None:
             self.hosting.begin(call)
         return loaded
 
@@ -280,7 +287,7 @@ class Runner:
             self._end.leave_fork(None)
         function = call.function
         if function.constructs:
-            function.made(value)
+            self.hosting_of(call).made(value)
             return [call.number, m.OK, None]
         if function.returns == 1:
             if type(value) in _SCALARS and type(value) is not int and type(value) is not str:
@@ -387,12 +394,12 @@ class Runner:
         if self.session.forked:
             self._end.leave_fork(error)
         if isinstance(error, ActorExit):
-            return [call.number, m.ERROR, encode_error(self.hosting.farewell())]
+            return [call.number, m.ERROR, encode_error(self.hosting_of(call).farewell())]
         if call.cancelled:
             return [call.number, m.CANCELLED, None]
         status = m.ERROR
         if call.function.constructs:
-            self.hosting.not_made()
+            self.hosting_of(call).not_made()
         try:
             if call.function.is_retriable(error):
                 status = m.ERROR_RETRY
@@ -407,7 +414,7 @@ class Runner:
     def refused(self, call: Call, error: BaseException) -> list[Any]:
         """The row for a call whose arguments or function could not be had."""
         if call.function.constructs:
-            self.hosting.not_made()
+            self.hosting_of(call).not_made()
         if isinstance(error, RayTaskError):
             return [call.number, m.ERROR, self._sent(call, encode_passing(error), [])]
         return self.failed(call, error)

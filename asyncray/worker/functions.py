@@ -30,6 +30,8 @@ class Function:
     of_actor = False
     method = ""
     group = ""
+    #: Whether it is about light actors: its calls say which; see worker.lights.
+    light = False
 
     def __init__(self, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
         self.function_id = function_id
@@ -67,8 +69,13 @@ class Function:
             self._blob = b""
         return self._function
 
-    def made(self, value: Any) -> None:
-        """A constructor has returned an actor's instance."""
+    def bound(self, hosting: Any) -> Callable[..., Any]:
+        """What a call for one light actor runs.
+
+        Args:
+            hosting: What is known of the actor.
+        """
+        return self.load()
 
     def is_retriable(self, error: BaseException) -> bool:
         """Whether retry_exceptions names this error."""

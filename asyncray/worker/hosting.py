@@ -27,6 +27,13 @@ class ActorExit(BaseException):
 class Hosting:
     """What a worker knows of the actor in it; nothing while it is an ordinary worker."""
 
+    __slots__ = (
+        "address", "instance", "leaving", "name", "owner", "patient", "resources", "restarts", "shape",
+    )  # fmt: skip
+
+    #: Environment and index of this process as a host; None unless the actor is a light one.
+    host: tuple[bytes, int] | None = None
+
     def __init__(self) -> None:
         #: None before the constructor has returned.
         self.instance: Any = None
@@ -56,7 +63,7 @@ class Hosting:
         if "method" in options:
             return Method(self, options)
         if options.get("constructs"):
-            return Constructor(self, function_id, blob, options)
+            return Constructor(function_id, blob, options)
         return Function(function_id, blob, options)
 
     def begin(self, call: Call) -> None:
@@ -124,16 +131,9 @@ class Hosting:
 class Constructor(Function):
     """A class, as a worker knows it: calling it makes the actor."""
 
-    __slots__ = ("_hosting",)
+    __slots__ = ()
 
     constructs = True
-
-    def __init__(self, hosting: Hosting, function_id: bytes, blob: bytes, options: dict[str, Any]) -> None:
-        super().__init__(function_id, blob, options)
-        self._hosting = hosting
-
-    def made(self, value: Any) -> None:
-        self._hosting.made(value)
 
 
 class Method(Function):
@@ -161,8 +161,8 @@ class Method(Function):
         instance = hosting.instance
         if instance is None:
             raise ActorDiedError("this actor has not been made")
-        if self.method in _BUILT_IN:
-            return _BUILT_IN[self.method](hosting)
+        if self.method in BUILT_IN_METHODS:
+            return BUILT_IN_METHODS[self.method](hosting)
         return getattr(instance, self.method)  # type: ignore[no-any-return]
 
 
@@ -188,7 +188,8 @@ def _terminate(hosting: Hosting) -> Callable[..., Any]:
     return __ray_terminate__
 
 
-_BUILT_IN: Final[dict[str, Callable[[Hosting], Callable[..., Any]]]] = {
+#: What makes each method that every actor has.
+BUILT_IN_METHODS: Final[dict[str, Callable[[Hosting], Callable[..., Any]]]] = {
     "__ray_ready__": _ready,
     "__ray_call__": _call,
     "__ray_terminate__": _terminate,

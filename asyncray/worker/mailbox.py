@@ -32,14 +32,16 @@ class Mailbox(Generic[T]):
         self._groups: dict[str, _Group[T]] = {"": _Group(1)}
         self._open = False
 
-    def open(self, limits: dict[str, int]) -> list[T]:
+    def open(self, limits: dict[str, int], running: int = 0) -> list[T]:
         """The constructor has returned: returns what has come by now, to be admitted.
 
         Args:
             limits: How many calls of each group may run at a time.
+            running: How many of the group of all others do already.
         """
         early = self._groups[""].waiting
         self._groups = {name: _Group(limit) for name, limit in limits.items()}
+        self._groups[""].running = running
         self._open = True
         return list(early)
 

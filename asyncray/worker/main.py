@@ -22,6 +22,7 @@ from ..ids import new_process_id
 from ..net.channel import SocketArrivals
 from ..net.loops import new_loop
 from ..net.stream import StreamConnection, UnixNetwork
+from ..node.hosts import HOST
 from ..node.marks import cell
 from ..node.spawn import acts_at_start
 from ..process import current
@@ -55,7 +56,7 @@ def run_worker(control_fd: int, mark_fd: int, settings: dict[str, Any]) -> None:
     failure = _apply_environment(settings)
     mark = cell(mark_fd)
     os.close(mark_fd)
-    if settings["mode"] == "async":
+    if settings["mode"] != "sync":
         _run_async(loop, control, settings, failure)
     else:
         _run_sync(loop, control, mark, settings, failure)
@@ -99,6 +100,8 @@ def _run_async(
     end = Ending(loop.stop, _end_at_once, _leave_fork)
     worker = AsyncWorker(session, scope, time.monotonic, end, _start_thread)
     worker.actor.stalls = StallWatch(loop, _start_thread)
+    if settings["mode"] == HOST:
+        worker.host()
     failure = failure or run_hook(session.environment)
     register(session, settings["number"], worker.retire, failure)
     loop.run_forever()

@@ -43,6 +43,8 @@ class RunningCalls:
         self._session = session
         self._scope = scope
         self._running = running
+        #: The calls that run where others wait for their turn; all by owner and number.
+        self.before: Callable[[set[tuple[bytes, int]]], set[tuple[bytes, int]]] = lambda waiting: set()
         self._after_s = session.config.wait_check_s
         session.inquiries.calls = self
         if self._after_s:
@@ -54,9 +56,17 @@ class RunningCalls:
     def report(self, of: set[tuple[bytes, int]] | None, *, stack: bool) -> dict[str, Any]:
         calls = list(self._running())
         # Of the few that a sync worker runs, whoever asks may know all: they hold up what is behind them.
-        complete = of is None or len(calls) < 2
-        chosen = calls if complete else [c for c in calls if (c[0].owner, c[0].number) in of]  # type: ignore[operator]
-        return {"calls": [self._fact(*item, stack=stack) for item in chosen], "complete": complete}
+        if of is None or len(calls) < 2:
+            return self._told(calls, stack=stack, complete=True)
+        before = self.before(of)
+        of = of | before
+        chosen = [c for c in calls if (c[0].owner, c[0].number) in of]
+        return self._told(chosen, stack=stack, complete=bool(before))
+
+    def _told(
+        self, calls: Iterable[tuple[Call, Callable[[], str]]], *, stack: bool, complete: bool
+    ) -> dict[str, Any]:
+        return {"calls": [self._fact(*item, stack=stack) for item in calls], "complete": complete}
 
     def _fact(self, call: Call, stack_of: Callable[[], str], *, stack: bool) -> dict[str, Any]:
         paused = call.flow is not None and not call.flow.may_go_on()

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("asyncray")
 #: Seconds that a coroutine may keep the loop to itself.
 LONGEST_S: Final = 0.1
+_PACKAGE: Final = __name__.partition(".")[0]
+#: Whose frames are no user's.
+_LOOPS: Final = frozenset({_PACKAGE, "asyncio", "selectors", "uvloop", "threading"})
+#: Functions of this package that call a user's; the last one runs the loop, and so a user's own tasks.
+_DOORS: Final = frozenset({
+    "call_user", "advance", "advance_async", "end_iteration", "_outcome", "run_stop_hook", "awaited",
+    "_in_turns", "load", "decode", "succeeded", "_run_async",
+})  # fmt: skip
 #: Places that are named at most: a program that blocks everywhere has been told.
 _MOST_PLACES: Final = 100
 
@@ -108,11 +116,23 @@ def _pause(seconds: float) -> None:
 
 
 def _users(frame: FrameType | None) -> FrameType | None:
-    """The innermost frame that is not of this package or the standard library's loop; None without one."""
-    package = __name__.partition(".")[0]
+    """The innermost frame of a user's code; None without one.
+
+    It is neither of this package nor of the standard library's loop, nor of what this package itself calls.
+    """
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in (package, "asyncio", "selectors", "uvloop", "threading"):
-            return frame
+        if _room(frame) not in _LOOPS:
+            door: FrameType | None = frame
+            while door is not None and _room(door) != _PACKAGE:
+                door = door.f_back
+            if door is None:  # the program that this process was started with
+                return None
+            if door.f_code.co_name in _DOORS:
+                return frame
+            frame = door
         frame = frame.f_back
     return None
+
+
+def _room(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"remote"},
     {"context", "scopes"},
     {"actor"},
-    {"lifecycle"},
+    {"actor_bindings", "lifecycle"},
     {"readiness"},
     {"programs"},
     # A worker is a client too; a client starts its node; the head lives inside a node.

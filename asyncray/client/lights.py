@@ -1,0 +1,591 @@
+"""The light actors that a process owns, and those it calls.
+
+A light actor (``isolation="shared"``) lives in a process that hosts many. Its handle says which host that
+is, for all its lives, so a call goes there at once, and nobody is asked:
+
+    caller                      owner                         host
+      | -- TASKS (which actor) ------------------------------> |
+      | <------------------------------------------ RESULTS -- |
+      | <--------------------------------------- LIGHT_GONE -- |  (no such actor here)
+      | -- LIGHT_WHERE --------->  |                           |
+      | <----------- LIGHT_AT ---  |  (not yet; here again; dead, with what ended it)
+                                   | -- LIGHT_END -----------> |
+                                   | <--------- LIGHT_ENDED -- |
+
+The node makes the hosts, and tells of their ends (node.hosts). How many there are: the first is used until it
+has FEW actors of this process, then the next is made, up to one for each CPU; from then on they are filled
+evenly.
+
+Everything here runs on the session's loop without the lock, except where it says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from ..exceptions import ActorDiedError, RuntimeEnvSetupError
+from ..net.local import LocalNetwork
+from ..node.hosts import RETIRED
+from ..resources import UNITS
+from ..runtime_env import RuntimeEnv
+from ..state.actors import ALIVE, DEAD, ENDING, STARTING
+from ..state.objects import FAILED, ObjectRecord
+from ..state.pipeline import Lease
+from ..state.restarts import End
+from ..state.tasks import DONE, RECALLED, RETRIED, Task, Verdict, after_worker_death
+from ..state.tasks import step as step_task
+from ..wire import messages as m
+from ..wire.handshake import Identity
+from .actor_calls import CALLERS_OWN
+from .by_reference import by_reference
+from .environments import pack_environment
+from .errors import encode_error
+from .host_calls import HostCalls, LightMethods, Room
+from .owned_light import OwnedLight
+from .strangers import Strangers, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..actor_shape import ActorShape
+    from ..net.connection import Connection
+    from ..refs import ObjectRef, RefAddress
+    from ..state.tasks import Descriptor
+    from ..wire.frames import Message
+    from .leases import WorkerLink
+    from .owned_actor import Plan
+    from .session import Session
+
+_log = logging.getLogger("asyncray")
+#: Actors of one process in a host before the next host is made.
+FEW: Final = 100
+#: Seconds that actors without handles have to finish what was called for, and to end.
+_END_S: Final = 30.0
+#: Seconds between two attempts to connect while no descriptor is left.
+_CONNECT_AGAIN_S: Final = 0.5
+
+
+class Lights:
+    """Both sides of what one process knows of light actors."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.owner = session.owner
+        #: By the number of their lives.
+        self.owned: dict[int, OwnedLight] = {}
+        #: Calls of others' actors that were not where they should be.
+        self.strangers = Strangers(self)
+        self._hosts: dict[tuple[bytes, int], HostCalls] = {}
+        #: Runtime environments as hosts are told apart by them, by what actors ask for.
+        self._environments: dict[RuntimeEnv, bytes] = {}
+        #: The hosts that are being filled, by environment.
+        self._filling: dict[bytes, list[HostCalls]] = {}
+        self._rooms: WeakValueDictionary[tuple[bytes, int], Room] = WeakValueDictionary()
+        #: What handles share, by host and what is the same in all shapes of a class, of which every pickle
+        #: brings another; and by host and the id of the one shape that is used.
+        self._methods: WeakValueDictionary[object, LightMethods] = WeakValueDictionary()
+        self._methods_by_id: WeakValueDictionary[object, LightMethods] = WeakValueDictionary()
+        #: What is to be said and done soon, all of it at once.
+        self._ends: dict[tuple[HostCalls, bool], list[OwnedLight]] = {}
+        self._news: dict[bytes, tuple[Identity, list[list[Any]]]] = {}
+        self._due: list[OwnedLight] = []
+        self._over: list[Plan | None] = []
+
+    # --- making (from any thread) --------------------------------------------------------------------------
+
+    def host_for(self, environment: RuntimeEnv) -> HostCalls:
+        """The host of the next actor that this process makes."""
+        packed = self._environments.get(environment)
+        if packed is None:
+            packed = pack_environment(RuntimeEnv.merge(self.session.environment, environment))
+            self._environments[environment] = packed
+        with self.owner.lock:
+            hosts = self._filling.setdefault(packed, [])
+            for host in hosts:
+                if host.used < FEW:
+                    return host
+            if not hosts or len(hosts) < self._most_hosts():
+                hosts.append(self._next_host(packed, len(hosts)))
+                return hosts[-1]
+            return min(hosts, key=_used)
+
+    def _most_hosts(self) -> int:
+        units: int = self.session.facts.get("resources", {}).get("CPU", 0)
+        return max(1, units // UNITS)
+
+    def _next_host(self, packed: bytes, count: int) -> HostCalls:
+        """A host that is not being filled; the first is the one that this process is, if it is any."""
+        me = self.session.identity.process_id
+        mine = (h.index for h in self._hosts.values() if (h.environment, h.process_id) == (packed, me))
+        return self.host((packed, (next(mine, 0) + count) % self._most_hosts()))
+
+    def host(self, key: tuple[bytes, int]) -> HostCalls:
+        """This process's calls of one host's actors."""
+        with self.owner.lock:
+            found = self._hosts.get(key)
+            if found is None:
+                found = self._hosts[key] = HostCalls(self, *key)
+            return found
+
+    def create(self, plan: Plan, shape: ActorShape, life: ObjectRef[Any], calls: HostCalls) -> None:
+        """Make an actor; its handles refer to *life*."""
+        owner = self.owner
+        record: ObjectRecord = life._record  # type: ignore[assignment]
+        actor = OwnedLight(record, plan, shape, calls)
+        with owner.lock:
+            self.session.check_alive()
+            owner.objects.lives.add(record)
+            self.owned[record.number] = actor
+            calls.used += 1
+            links = actor.place()
+        self.session.actors.farewells.made(shape)
+        for link in links:
+            link.flush()
+
+    # --- calling (from any thread) -------------------------------------------------------------------------
+
+    def methods(self, key: tuple[bytes, int], shape: ActorShape) -> LightMethods:
+        """The methods of a class in one host, for handles."""
+        found = self._methods_by_id.get((key, id(shape)))
+        if found is not None:
+            return found
+        groups = tuple(shape.groups.items())
+        told = (key, *shape[:1], tuple(shape.methods.items()), *shape[2:4], groups, *shape[5:])
+        with self.owner.lock:
+            found = self._methods.get(told)
+            if found is None:
+                found = self._methods[told] = LightMethods(self.host(key), shape)
+                self._methods_by_id[key, id(shape)] = found
+            return found
+
+    def handed_over(self, descriptor: Descriptor, args: tuple[Any, ...]) -> list[Any] | None:
+        """Arguments as they are for an actor in this very process, if none of them can change."""
+        host: HostCalls = descriptor.group  # type: ignore[assignment]
+        return by_reference(args) if host.process_id == self.session.identity.process_id else None
+
+    def begin(self, task: Task, address: RefAddress, shape: ActorShape) -> None:
+        """A call says which actor it is for."""
+        process_id, where, number = address
+        if process_id == self.session.identity.process_id:
+            task.extras = {"light": number}
+        else:
+            self.strangers.addresses[process_id] = where
+            task.extras = {"light": [process_id, number]}
+        if shape.max_pending_calls >= 0:
+            with self.owner.lock:
+                self.room_of(address).begin(task)
+
+    def room_of(self, address: RefAddress) -> Room:
+        """How many calls of one actor are under way, where that is bounded."""
+        key = (address[0], address[2])
+        with self.owner.lock:
+            room = self._rooms.get(key)
+            if room is None:
+                room = self._rooms[key] = Room()
+            return room
+
+    def under_way(self) -> Iterator[Task]:
+        """The calls that were sent with the places of their arguments. The lock is held."""
+        for calls in self._hosts.values():
+            if calls.lease is not None:
+                yield from (t for t in calls.lease.in_flight.values() if not calls.names_arguments(t))
+
+    # --- what the queues ask (the lock is held) ------------------------------------------------------------
+
+    def want(self, calls: HostCalls) -> None:
+        """There is something for a host, and no way to it."""
+        calls.asked = True
+        message = [m.HOST_WANTED, calls.environment, calls.index]
+        self.session.call_soon(self.session.control.send, message)
+
+    def admits(self, task: Task) -> bool:
+        """Whether a call may be sent now; else it waits elsewhere, or has failed."""
+        assert task.extras is not None
+        light = task.extras["light"]
+        if type(light) is not int:
+            return True
+        actor = self.owned.get(light)
+        if actor is None:
+            self.fail_dead(task, light)
+            return False
+        if actor.task is task:
+            actor.placed()
+        elif actor.state not in (ALIVE, STARTING):
+            self._park(actor, task)
+            return False
+        return True
+
+    def _park(self, actor: OwnedLight, task: Task) -> None:
+        if actor.waiting is None:
+            actor.waiting = []
+        actor.waiting.append(task)
+
+    def send_again(self, calls: HostCalls, tasks: Iterable[Task]) -> None:
+        """Calls that have waited for their actor go to it."""
+        for task in tasks:
+            if task.state == DONE:
+                task.release()
+            else:
+                calls.queue.append(task)
+        self.session.pump_later(calls)
+
+    def fail_dead(self, task: Task, number: int) -> None:
+        """A call is for an actor of ours that is dead."""
+        record = self.owner.objects.owned.get(number)
+        failure = record.value if record is not None and record.state == FAILED else _forgotten()
+        self.fail_with(task, failure)
+
+    def fail_with(self, task: Task, failure: Any) -> None:
+        """A call ends with what has ended its actor."""
+        if task.state == DONE:
+            task.release()
+        else:
+            self.owner.finish(task, FAILED, [failure] * len(task.records))
+            self.session.call_soon(self.session.deliver)
+
+    def goes_again(self, task: Task, error: BaseException) -> bool:
+        """Whether a call may be made again that may have run; else it fails with *error*."""
+        if task.state == DONE:
+            task.release()
+        elif after_worker_death(task) is Verdict.RETRY:
+            task.attempt += 1
+            return True
+        else:
+            self.owner.fail(task, error)
+            self.session.call_soon(self.session.deliver)
+        return False
+
+    # --- hosts ----------------------------------------------------------------------------------------------
+
+    def on_host_at(self, environment: bytes, index: int, address: str, process_id: bytes, pid: int) -> None:
+        """The node says where a host is."""
+        calls = self.host((environment, index))
+        calls.process_id = process_id
+        self._connect(calls, Identity(process_id, address, pid))
+
+    def _connect(self, calls: HostCalls, host: Identity) -> None:
+        if calls.lease is not None or calls.process_id != host.process_id:
+            return
+        try:
+            link = self._link(host)
+        except OSError as error:  # no descriptor is left, and nothing tells when there is one again
+            _log.warning("cannot connect to process %d, and will try again: %s", host.pid, error)
+            self.session.loop.call_later(_CONNECT_AGAIN_S, self._connect, calls, host)
+            return
+        if link is None:  # it has just died: the node is about to say so
+            return
+        with self.owner.lock:
+            lease = Lease(CALLERS_OWN, calls, link)
+            link.lease = calls.lease = lease
+            links = self.session.leases.pump(calls)
+        for each in links:
+            each.flush()
+
+    def _link(self, host: Identity) -> WorkerLink | None:
+        session = self.session
+        accept = session.on_task_connection
+        if host.process_id != session.identity.process_id or accept is None:
+            return session.leases.connect(host)
+        return session.leases.connect(host, LocalNetwork(session.call_soon, session.identity, accept))
+
+    def on_host_lost(self, process_id: bytes, kind: str, explanation: str) -> None:
+        """The node says that a host has ended."""
+        for calls in list(self._hosts.values()):
+            if calls.process_id == process_id:
+                lease = calls.lease
+                if lease is not None and not lease.link.connection.closed:
+                    # What it had sent before it died counts.
+                    lease.link.connection.drain()
+                self._lost(calls, f"the process that hosted it has died: {explanation}", kind)
+
+    def on_host_denied(self, environment: bytes, index: int, reason: str) -> None:
+        """There will be no such host."""
+        calls = self.host((environment, index))
+        failure = encode_error(RuntimeEnvSetupError(f"a host of light actors cannot be started: {reason}"))
+        with self.owner.lock:
+            calls.asked = False
+            for actor in [actor for actor in self.owned.values() if actor.calls is calls]:
+                actor.die(End.NO_PLACE, failure)
+            for task in calls.empty():
+                self.fail_with(task, failure)
+        self.session.deliver()
+
+    def link_closed(self, lease: Lease) -> None:
+        """The connection with a host broke. Mostly it is dead, and the node about to say so."""
+        self.session.loop.call_later(self.session.config.cancel_grace_s, self._after_break, lease)
+
+    def _after_break(self, lease: Lease) -> None:
+        calls: HostCalls = lease.group  # type: ignore[assignment]
+        if calls.lease is lease and self.session.failure is None:
+            # To the host, the end of the connection was the end of our actors there.
+            self._lost(calls, "the connection with the process that hosted it has broken", "broken")
+
+    def _lost(self, calls: HostCalls, explanation: str, kind: str) -> None:
+        with self.owner.lock:
+            lease, process_id = calls.lease, calls.process_id
+            calls.lease, calls.asked, calls.process_id = None, False, b""
+            calls.told = calls.heard = 0
+            sent: list[Task] = []
+            if lease is not None:
+                lease.closing = True
+                lease.link.lease = None
+                self.session.loop.call_soon(lease.link.connection.close)
+                sent = list(lease.in_flight.values())
+                lease.in_flight.clear()
+            actors = [actor for actor in self.owned.values() if actor.calls is calls]
+            if kind == RETIRED and not any(actor.state in (ALIVE, ENDING) for actor in actors):
+                for actor in actors:
+                    actor.not_begun()
+                calls.take_back(sent)
+            else:
+                self._sort(calls, actors, sent, explanation, process_id)
+        self.session.pump_later(calls)
+        self.session.deliver()
+
+    def _sort(
+        self, calls: HostCalls, actors: list[OwnedLight], sent: list[Task], explanation: str, lost: bytes
+    ) -> None:
+        """What becomes of all actors of ours in a host that is lost, and of all calls that were for it."""
+        new = {actor.life.number for actor in actors if actor.state == STARTING}
+        queued = calls.empty()
+        for actor in actors:
+            actor.lost(explanation)
+        for task in sent:
+            light = _light(task)
+            if task.state == DONE:
+                task.release()
+            elif type(light) is not int:
+                self.strangers.astray(task, light, begun=True, lost=lost)
+            else:
+                self._gone(task, light, begun=light not in new)
+        for task in queued:
+            light = _light(task)
+            if type(light) is not int:
+                self.strangers.astray(task, light, begun=False, lost=lost)
+            else:
+                calls.queue.append(task)  # the next pass looks at them
+
+    # --- what hosts say -------------------------------------------------------------------------------------
+
+    def on_host_message(self, lease: Lease | None, message: Message) -> None:
+        """A host says what is not there, or what has ended."""
+        if message[0] == m.LIGHT_GONE:
+            self._on_gone(lease, message[1], begun=message[2])
+        else:
+            self._on_ended(lease, message[1])
+
+    def _on_gone(self, lease: Lease | None, numbers: list[Any], *, begun: bool) -> None:
+        """The actors of some calls are not in their host."""
+        m.check_numbers("LIGHT_GONE", numbers)
+        if lease is None:
+            return
+        with self.owner.lock:
+            for number in numbers:
+                task = lease.in_flight.pop(number, None)
+                if task is None:
+                    continue
+                light = _light(task)
+                if task.state == DONE:
+                    task.release()
+                elif type(light) is not int:
+                    _recall(task)
+                    self.strangers.astray(task, light, begun=begun)
+                else:
+                    self._gone(task, light, begun=begun)
+        self.session.deliver()
+
+    def _gone(self, task: Task, light: int, *, begun: bool) -> None:
+        actor = self.owned.get(light)
+        if actor is None:
+            self.fail_dead(task, light)
+        elif not begun or self.goes_again(task, unavailable(task)):
+            _recall(task, RETRIED if begun else RECALLED)
+            if actor.state in (ALIVE, STARTING):
+                self.send_again(actor.calls, [task])
+            else:
+                self._park(actor, task)
+
+    def _on_ended(self, lease: Lease | None, rows: list[Any]) -> None:
+        """Actors of ours have ended by their own wish."""
+        m.check_rows("LIGHT_ENDED", rows, 3)
+        if not rows and lease is not None:
+            lease.group.heard += 1  # type: ignore[attr-defined]
+        with self.owner.lock:
+            for number, life, reason in rows:
+                actor = self.owned.get(number)
+                current = actor is not None and lease is actor.calls.lease and actor.incarnation == life + 1
+                if actor is not None and current:
+                    actor.left(str(reason))
+        self.session.deliver()
+
+    # --- lives (the lock is held) ---------------------------------------------------------------------------
+
+    def after(self, delay_s: float, actor: OwnedLight) -> None:
+        """Let an actor have its next life after so many seconds."""
+        if delay_s:
+            self.session.call_later(delay_s, lambda: self._place([actor]))
+            return
+        if not self._due:
+            self.session.call_soon(self._place_due)
+        self._due.append(actor)
+
+    def _place_due(self) -> None:
+        due, self._due = self._due, []
+        self._place(due)
+
+    def _place(self, actors: list[OwnedLight]) -> None:
+        links: dict[Any, None] = {}
+        with self.owner.lock:
+            if self.session.failure is None:
+                for actor in actors:
+                    links.update(dict.fromkeys(actor.due()))
+        for link in links:
+            link.flush()
+        self.session.deliver()
+
+    def tell_end(self, actor: OwnedLight, *, now: bool) -> None:
+        """Have an actor's host end it, now or when it has done what was called for."""
+        if not self._ends:
+            self.session.call_soon(self._tell_ends)
+        self._ends.setdefault((actor.calls, now), []).append(actor)
+
+    def _tell_ends(self) -> None:
+        ends, self._ends = self._ends, {}
+        for (calls, now), actors in ends.items():
+            lease = calls.lease
+            if lease is not None:
+                numbers = [actor.life.number for actor in actors]
+                lease.link.connection.send([m.LIGHT_END, numbers, now])
+                if now:
+                    self._expect_answer(calls, lease)
+                else:
+                    # By their numbers: those that have ended are not kept by the timer.
+                    self.session.timer(_END_S, partial(self._insist, numbers))
+
+    def _expect_answer(self, calls: HostCalls, lease: Lease) -> None:
+        """A host must say that it has heard what was to end at once; one that is blocked for good does not.
+
+        A process actor could be killed; here the process must be, with all that are in it.
+        """
+        calls.told += 1
+        if calls.told == calls.heard + 1:  # else an answer is expected already
+            self.session.timer(_END_S, partial(self._look_for_answer, calls, lease, calls.heard))
+
+    def _look_for_answer(self, calls: HostCalls, lease: Lease, heard: int) -> None:
+        if calls.lease is not lease or calls.heard >= calls.told:
+            return
+        if calls.heard == heard:
+            self.session.control.send([m.HOST_END, calls.process_id])
+        else:
+            self.session.timer(_END_S, partial(self._look_for_answer, calls, lease, calls.heard))
+
+    def _insist(self, numbers: list[int]) -> None:
+        with self.owner.lock:
+            for actor in [self.owned[number] for number in numbers if number in self.owned]:
+                actor.insist()
+        self.session.deliver()
+
+    def kill(self, number: int, *, no_restart: bool) -> None:
+        """End an actor of ours now."""
+        actor = self.owned.get(number)
+        if actor is not None:
+            actor.kill(no_restart=no_restart)
+
+    def end(self, record: ObjectRecord) -> None:
+        """Nobody holds an actor's life any more."""
+        actor = self.owned.get(record.number)
+        if actor is not None and not record.local and not record.borrowers:
+            actor.end()
+
+    def stopping(self) -> list[OwnedLight]:
+        """Have all end that have something to clean up; returns those that do."""
+        return [actor for actor in list(self.owned.values()) if actor.shape.stops and actor.finish()]
+
+    def ended(self, actor: OwnedLight, failure: Any, plan: Plan | None) -> None:
+        """An actor is dead for good."""
+        life, session = actor.life, self.session
+        del self.owned[life.number]
+        actor.calls.used -= 1
+        session.actors.light_ended(actor)
+        self.owner.objects.lives.discard(life)
+        if life.state <= 0:
+            self.owner.complete(life, FAILED, failure)
+        if plan is not None and plan.name is not None:
+            # In the outbox before this returns: who asks for the name next finds it free.
+            session.control.push([m.NAME_FREE, *plan.name, life.number])
+        self.announce(actor, failure)
+        if not self._over:
+            session.call_soon(self._after_ends)
+        # What it held goes outside the lock.
+        self._over.append(plan)
+
+    def _after_ends(self) -> None:
+        over, self._over = self._over, []
+        over.clear()
+        self.session.control.flush()
+        self.session.deliver()
+        self.session.check_needed()
+
+    def announce(self, actor: OwnedLight, failure: Any = None) -> None:
+        """Tell who waits for it how an actor stands."""
+        watchers = actor.watchers
+        if watchers is None:
+            return
+        if not self._news:
+            self.session.call_soon(self._announce)
+        for peer in watchers.values():
+            _, rows = self._news.setdefault(peer.process_id, (peer, []))
+            rows.append([actor.life.number, actor.state, failure])
+        if failure is not None or actor.state == ALIVE:
+            actor.watchers = None
+
+    def _announce(self) -> None:
+        news, self._news = self._news, {}
+        for peer, rows in news.values():
+            self.session.peers.send_to(peer, [m.LIGHT_AT, rows])
+
+    def on_where(self, connection: Connection, numbers: list[Any], lost: bytes) -> None:
+        """A caller asks how actors of ours stand, and wants to hear of every change until they are there."""
+        m.check_numbers("LIGHT_WHERE", numbers)
+        rows: list[list[Any]] = []
+        with self.owner.lock:
+            for number in numbers:
+                actor = self.owned.get(number)
+                if actor is None:
+                    record = self.owner.objects.owned.get(number)
+                    failed = record is not None and record.state == FAILED
+                    rows.append([number, DEAD, record.value if failed else _forgotten()])  # type: ignore[union-attr]
+                    continue
+                # Of a host's end the caller may have heard earlier.
+                way = actor.calls.lease
+                stale = way is None or way.link.connection.closed or lost == actor.calls.process_id
+                stale = stale and actor.state == ALIVE
+                if stale or actor.state != ALIVE:
+                    actor.watchers = {**(actor.watchers or {}), connection.peer.process_id: connection.peer}
+                if not stale:
+                    rows.append([number, actor.state, None])
+        if rows:
+            connection.send([m.LIGHT_AT, rows])
+
+
+def _used(calls: HostCalls) -> int:
+    return calls.used
+
+
+def _light(task: Task) -> Any:
+    """Which actor a call is for."""
+    assert task.extras is not None
+    return task.extras["light"]
+
+
+def _recall(task: Task, event: int = RECALLED) -> None:
+    """A call that was sent is not any more; it is not queued either."""
+    step_task(task, event)
+    task.lease = None
+
+
+def _forgotten() -> bytes:
+    return encode_error(ActorDiedError("the actor is dead, and nobody who could tell why is left"))

@@ -1,0 +1,131 @@
+"""Calls of light actors that other processes own, and that were not in their host, or were lost with it.
+
+They wait here until the actor's owner has said how it stands: there again (they go once more), being made
+again (those that may have run fail, unless they may run again), or dead.
+
+Rule: methods need the lock of this process's tables unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ActorDiedError, ActorUnavailableError, ProtocolError
+from ..state.actors import ALIVE, DEAD, STATE_NAMES
+from ..state.tasks import DONE, QUEUED, RETRIED
+from ..state.tasks import step as step_task
+from ..wire import messages as m
+from ..wire.handshake import Identity
+from .errors import encode_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..net.connection import Connection
+    from ..state.tasks import Task
+    from .lights import Lights
+
+
+class Strangers:
+    """Others' actors that this process has to ask about."""
+
+    def __init__(self, lights: Lights) -> None:
+        self._lights = lights
+        #: Where each process is that owns an actor which was called from here, by its id.
+        self.addresses: dict[bytes, str] = {}
+        #: Calls by the owner's process id and the number of the life; each with whether it may have run.
+        self._waiting: dict[tuple[bytes, int], list[tuple[Task, bool]]] = {}
+        #: What is to be asked soon, by whom to ask and the host that was lost.
+        self._questions: dict[tuple[bytes, bytes], dict[int, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def astray(self, task: Task, light: Sequence[Any], *, begun: bool, lost: bytes = b"") -> None:
+        """A call has not found its actor.
+
+        Args:
+            task: The call.
+            light: The actor's owner, and the number of its life there.
+            begun: Whether it may have run.
+            lost: Process id of the host that was lost; empty when the actor was not in it.
+        """
+        key = (light[0], light[1])
+        known = key in self._waiting
+        self._waiting.setdefault(key, []).append((task, begun))
+        if known and not lost:
+            return
+        if not self._questions:
+            self._lights.session.call_soon(self._ask)
+        self._questions.setdefault((key[0], lost), {})[key[1]] = None
+
+    def _ask(self) -> None:
+        """On the loop, without the lock."""
+        questions, self._questions = self._questions, {}
+        for (process_id, lost), numbers in questions.items():
+            address = self.addresses.get(process_id)  # None: it has just been found to be dead
+            message = [m.LIGHT_WHERE, list(numbers), lost]
+            peers = self._lights.session.peers
+            if address is None or not peers.send_to(Identity(process_id, address, 0), message):
+                self.process_gone(process_id, dead=True)
+
+    def on_at(self, connection: Connection, rows: list[Any]) -> None:
+        """An owner says how some of its actors stand. On the loop, without the lock.
+
+        Raises:
+            ProtocolError: when none can stand like that.
+        """
+        m.check_rows("LIGHT_AT", rows, 3)
+        lights = self._lights
+        with lights.owner.lock:
+            for number, state, failure in rows:
+                if state not in STATE_NAMES or (state == DEAD and type(failure) is not bytes):
+                    raise ProtocolError("a light actor cannot stand like that")
+                self._heard((connection.peer.process_id, number), state, failure)
+        lights.session.deliver()
+
+    def _heard(self, key: tuple[bytes, int], state: int, failure: Any) -> None:
+        waiting = self._waiting.pop(key, ())
+        lights = self._lights
+        left: list[Task] = []
+        for task, begun in waiting:
+            if state == DEAD:
+                lights.fail_with(task, failure)
+            elif task.state == DONE:
+                task.release()
+            elif not begun or lights.goes_again(task, unavailable(task)):
+                if task.state != QUEUED:
+                    step_task(task, RETRIED)
+                    task.lease = None
+                left.append(task)
+        if left and state == ALIVE:
+            for task in left:
+                lights.send_again(task.descriptor.group, [task])  # type: ignore[arg-type]
+        elif left:
+            self._waiting[key] = [(task, False) for task in left]
+
+    def process_gone(self, process_id: bytes, *, dead: bool) -> None:
+        """A process has ended, or does not understand us. On the loop, without the lock."""
+        lights = self._lights
+        with lights.owner.lock:
+            keys = [key for key in self._waiting if key[0] == process_id]
+            for key in keys:
+                if dead:
+                    self._heard(key, DEAD, _owner_died())
+                else:
+                    # They begin anew, and will find out.
+                    self._heard(key, ALIVE, None)
+            if dead:
+                self.addresses.pop(process_id, None)
+        if keys:
+            lights.session.deliver()
+
+
+def unavailable(task: Task) -> ActorUnavailableError:
+    """What a call fails with that was under way when its actor was lost, and may not be made again."""
+    text = f"the actor was lost, and {task.descriptor.name!r} may have run or not"
+    return ActorUnavailableError(f"{text}: it is being restarted")
+
+
+def _owner_died() -> bytes:
+    return encode_error(ActorDiedError("the actor is dead: the process that had made it has died"))
