@@ -126,6 +126,14 @@ def test_everybody_in_the_chat_room_is_heard() -> None:
 
 
 @pytest.mark.slow
+def test_each_web_session_is_a_light_actor() -> None:
+    output = run("web_sessions", "600")
+    assert "600 users saw their carts, 600 of them the right one" in output
+    assert "2 processes hosted the sessions" in output
+    assert "300 sessions are still there; sold: {'tea': 600, 'cups': 400, 'spoons': 200}" in output
+
+
+@pytest.mark.slow
 def test_the_demo_shows_progress_statistics_and_what_was_saved() -> None:
     output = run("demo", f"{sysconfig.get_path('stdlib')}/encodings")
     assert re.search(r"\[#{24}\] (\d+)/\1 tasks", output)

@@ -368,9 +368,15 @@ class Maker:
         return large(self.calls)
 
 
-def test_calls_of_actors_are_made_again_where_they_may_run_twice() -> None:
+class LightMaker(Maker):
+    async def make(self) -> bytes:  # type: ignore[override]
+        return super().make()
+
+
+@pytest.mark.parametrize("maker_class", [ray.remote(Maker), ray.remote(isolation="shared")(LightMaker)])
+def test_calls_of_actors_are_made_again_where_they_may_run_twice(maker_class: Any) -> None:
     async def main(cluster: SimulatedCluster) -> None:
-        maker: Any = ray.remote(Maker).remote()
+        maker: Any = maker_class.remote()
         once = maker.make.remote()
         twice = maker.make.options(max_task_retries=2).remote()
         await ray.aio.get([once, twice])
@@ -383,6 +389,7 @@ def test_calls_of_actors_are_made_again_where_they_may_run_twice() -> None:
         await kept(cluster)
         await asyncio.sleep(5)
         assert not cluster.driver.actors.owned
+        assert not cluster.driver.lights.owned
         lose(twice)
         with pytest.raises(ActorDiedError):
             await twice
