@@ -88,7 +88,8 @@ class Lights:
         #: brings another; and by host and the id of the one shape that is used.
         self._methods: WeakValueDictionary[object, LightMethods] = WeakValueDictionary()
         self._methods_by_id: WeakValueDictionary[object, LightMethods] = WeakValueDictionary()
-        #: What is to be said and done soon, all of it at once.
+        #: What is to be said and done soon, all of it at once. Taken under the lock: what is added meanwhile
+        #: would be left behind.
         self._ends: dict[tuple[HostCalls, bool], list[OwnedLight]] = {}
         self._news: dict[bytes, tuple[Identity, list[list[Any]]]] = {}
         self._due: list[OwnedLight] = []
@@ -433,7 +434,8 @@ class Lights:
         self._due.append(actor)
 
     def _place_due(self) -> None:
-        due, self._due = self._due, []
+        with self.owner.lock:
+            due, self._due = self._due, []
         self._place(due)
 
     def _place(self, actors: list[OwnedLight]) -> None:
@@ -453,7 +455,8 @@ class Lights:
         self._ends.setdefault((actor.calls, now), []).append(actor)
 
     def _tell_ends(self) -> None:
-        ends, self._ends = self._ends, {}
+        with self.owner.lock:
+            ends, self._ends = self._ends, {}
         for (calls, now), actors in ends.items():
             lease = calls.lease
             if lease is not None:
@@ -523,7 +526,8 @@ class Lights:
         self._over.append(plan)
 
     def _after_ends(self) -> None:
-        over, self._over = self._over, []
+        with self.owner.lock:
+            over, self._over = self._over, []
         over.clear()
         self.session.control.flush()
         self.session.deliver()
@@ -543,7 +547,8 @@ class Lights:
             actor.watchers = None
 
     def _announce(self) -> None:
-        news, self._news = self._news, {}
+        with self.owner.lock:
+            news, self._news = self._news, {}
         for peer, rows in news.values():
             self.session.peers.send_to(peer, [m.LIGHT_AT, rows])
 

@@ -61,7 +61,8 @@ class Strangers:
 
     def _ask(self) -> None:
         """On the loop, without the lock."""
-        questions, self._questions = self._questions, {}
+        with self._lights.owner.lock:
+            questions, self._questions = self._questions, {}
         for (process_id, lost), numbers in questions.items():
             address = self.addresses.get(process_id)  # None: it has just been found to be dead
             message = [m.LIGHT_WHERE, list(numbers), lost]
