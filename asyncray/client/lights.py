@@ -162,10 +162,13 @@ class Lights:
                 self._methods_by_id[key, id(shape)] = found
             return found
 
-    def handed_over(self, descriptor: Descriptor, args: tuple[Any, ...]) -> list[Any] | None:
+    def handed_over(
+        self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[Any] | None:
         """Arguments as they are for an actor in this very process, if none of them can change."""
         host: HostCalls = descriptor.group  # type: ignore[assignment]
-        return by_reference(args) if host.process_id == self.session.identity.process_id else None
+        here = host.process_id == self.session.identity.process_id
+        return by_reference(args) if here and args and not kwargs else None
 
     def begin(self, task: Task, address: RefAddress, shape: ActorShape) -> None:
         """A call says which actor it is for."""

@@ -155,8 +155,7 @@ class Session:
     @property
     def hosting(self) -> Any:
         """What a worker knows of the actor whose code runs; None where there can be none."""
-        hosted = hosted_now.get()
-        return self._hosting if hosted is None else hosted
+        return hosted_now.get() or self._hosting
 
     @hosting.setter
     def hosting(self, hosting: Any) -> None:
@@ -348,11 +347,7 @@ class Session:
     ) -> Any:
         """Make a call: returns its reference, the list of them when there are several, a generator, or None.
 
-        Args:
-            descriptor: What is called.
-            args: Positional arguments.
-            kwargs: Keyword arguments.
-            light: The handle of a light actor whose method it is; None for all other calls.
+        *light* is the handle of a light actor whose method it is; None for all other calls.
 
         Raises:
             TypeError: when an argument cannot be pickled.
@@ -360,9 +355,8 @@ class Session:
         """
         if self.guard_main is not None:
             self.guard_main()
-        arguments = dependencies = None
-        if light is not None and args and not kwargs:
-            arguments = self.lights.handed_over(descriptor, args)
+        dependencies = None
+        arguments = None if light is None else self.lights.handed_over(descriptor, args, kwargs)
         if arguments is None:
             arguments, dependencies = encode_call(self, descriptor, args, kwargs)  # type: ignore[assignment]
         parent, terms = self.scope.current_task(), terms_of(descriptor, self.clock)
