@@ -55,10 +55,10 @@ def serve(runtime: Runtime | None, life: Life | None, answers: TextIO) -> None:
         print(json.dumps(reply), file=answers)
 
 
-def main(name: str) -> None:
-    """Hold the runtime called ``name``; ``bare`` holds none."""
+def main(name: str, store_bytes: str) -> None:
+    """Hold the runtime called ``name``, with a store of that size; ``bare`` holds none."""
     answers = take_stdout()
-    runtime, life = (None, None) if name == BARE else begin(name)
+    runtime, life = (None, None) if name == BARE else begin(name, int(store_bytes))
     version = "" if runtime is None else runtime.__version__
     hello = {"version": version, "python": platform.python_version()}
     print(json.dumps(hello), file=answers)
@@ -66,4 +66,4 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

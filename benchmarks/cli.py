@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks and print the table; the exit code is 1 when a row failed on asyncray, else 0."""
     options = parse(arguments)
     places, missing = find_places(options.only, options.ray_python)
+    places = [replace(place, store_bytes=options.store_mib << 20) for place in places]
     rows = [row for row in options.rows if any(place.runtime in row.on for place in places)]
     if any(row.name in XOSCAR for row in rows) and (remark := xoscarenv.find(options.xoscar_python)):
         rows = [row for row in rows if row.name not in XOSCAR]
@@ -62,6 +64,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument(
         "--ray-python", metavar="PATH", help="interpreter with Ray (default: made in .venv-ray)"
+    )
+    parser.add_argument(
+        "--store-mib",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="size of both runtimes' object stores (default: what each takes by itself)",
     )
     parser.add_argument(
         "--xoscar-python", metavar="PATH", help="interpreter with xoscar (default: that of .venv-xoscar)"

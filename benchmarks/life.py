@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 NUM_CPUS = 2
-OBJECT_STORE_BYTES = 200 * 2**20
 
 
 @dataclass(slots=True)
@@ -28,8 +27,13 @@ class Life:
     shutdown_s: float | None = None
 
 
-def begin(name: str) -> tuple[Runtime, Life]:
-    """Import the runtime called ``name``, start it on ``NUM_CPUS`` CPUs and run one task."""
+def begin(name: str, store_bytes: int = 0) -> tuple[Runtime, Life]:
+    """Import the runtime called ``name``, start it on ``NUM_CPUS`` CPUs and run one task.
+
+    Args:
+        name: The package.
+        store_bytes: Size of its object store; 0 leaves it to the runtime, as most programs do.
+    """
     started = time.perf_counter()
     module = importlib.import_module(name)
     imported = time.perf_counter()
@@ -39,7 +43,7 @@ def begin(name: str) -> tuple[Runtime, Life]:
         num_cpus=NUM_CPUS,
         include_dashboard=False,
         logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES,
+        **({"object_store_memory": store_bytes} if store_bytes else {}),
     )
     ready = time.perf_counter()
     runtime.get(runtime.remote(lambda: b"ok").remote())

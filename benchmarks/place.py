@@ -40,6 +40,8 @@ class Place:
 
     runtime: str
     python: str
+    store_bytes: int = 0
+    """Size of the object store; 0 is the runtime's own default."""
 
 
 class Child:
@@ -116,7 +118,7 @@ async def child(place: Place) -> AsyncIterator[Child]:
     ):
         process = await asyncio.create_subprocess_exec(
             place.python,
-            *("-m", "benchmarks.child", place.runtime),
+            *("-m", "benchmarks.child", place.runtime, str(place.store_bytes)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
