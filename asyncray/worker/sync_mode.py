@@ -195,6 +195,9 @@ class SyncWorker:
             self._owners.pop(fd, None)
             self._inbox = deque(item for item in self._inbox if item[0] is not owner)
             self._session.call_soon(self._session.peers.unpin_all, owner.channel.peer.process_id)
+            if self._paused:
+                # A stream may be waiting for this owner. Where the loop has read, nothing else would tell.
+                self._arrivals.wake()
 
     def _take(self, owner: Owner, frame: Frame) -> None:
         check_refusal(frame[0])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import asyncray as ray
 from asyncray import exceptions
-from tests.cluster.tables import settled
+from tests.cluster.tables import session, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -174,6 +176,50 @@ def test_a_stream_of_a_thread_ends_when_its_reader_dies() -> None:
     with pytest.raises(exceptions.WorkerCrashedError):
         ray.get(reads_one.remote(actor))
     settled(lambda: ray.get(actor.ends.remote()) == ["left"])
+
+
+class _ReadByTheLoop(_Sync):
+    """Its loop reads what owners send just before the main thread waits for it."""
+
+    def items_for(self, pid: int, end: str) -> Iterator[int]:
+        """Items for a process that dies; the loop's thread is the one that finds its connection closed."""
+        here: Any = session()
+        arrivals = here.read_tasks.__self__._arrivals
+        real, reader, read = arrivals.wait, os.pidfd_open(pid), threading.Event()
+
+        def read_all() -> None:
+            here.read_tasks()
+            read.set()
+
+        def wait(timeout: float | None = None) -> list[int]:
+            if timeout is None:
+                arrivals.wait = real
+                assert select.select([reader], [], [], 10)[0]
+                here.call_soon(read_all)
+                assert read.wait(10)
+            return list(real(timeout))
+
+        arrivals.wait = wait
+        try:
+            yield from range(1000)
+        finally:
+            Path(end).touch()
+
+
+def test_a_stream_ends_when_its_reader_dies_whoever_finds_that_out(tmp_path: Path) -> None:
+    end = tmp_path / "end"
+
+    @ray.remote(max_retries=0)
+    def reads_one(actor: ActorHandle[Any]) -> None:
+        stream = actor.items_for.options(max_unread=2).remote(os.getpid(), str(end))
+        assert ray.get(next(stream)) == 0
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    actor = ray.remote(_ReadByTheLoop).remote()
+    with pytest.raises(exceptions.WorkerCrashedError):
+        ray.get(reads_one.remote(actor))
+    # Nothing is called: that would wake the main thread, too.
+    settled(end.exists)
 
 
 async def test_a_generator_of_an_async_actor_leaves_turns_to_others_while_it_waits_for_its_reader() -> None:
