@@ -13,6 +13,7 @@ ignore or send it, and leave a handler behind.
 from __future__ import annotations
 
 import _thread
+import functools
 import itertools
 import os
 import signal
@@ -39,16 +40,39 @@ def interruptible(function: F) -> F:
     return function
 
 
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package."""
+    return frame.f_code.co_filename.startswith(_PACKAGE)
+
+
+def is_guarded(frame: FrameType) -> bool:
+    """Whether a frame of ours is one that must not be interrupted."""
+    return id(frame.f_code) not in _MARKED
+
+
 def may_interrupt(frame: FrameType | None) -> bool:
     """Whether an exception may be raised where *frame* was interrupted."""
     while frame is not None:
-        code = frame.f_code
-        if id(code) in _MARKED:
-            return True
-        if code.co_filename.startswith(_PACKAGE):
-            return False
+        if is_ours(frame):
+            return not is_guarded(frame)
         frame = frame.f_back
     return True
+
+
+def signal_handlers() -> set[CodeType]:
+    """The code of every handler of a signal that is written in Python."""
+    codes = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        # An object that can be called has its code in its class.
+        code = getattr(handler, "__code__", None) or getattr(
+            vars(type(handler)).get("__call__"), "__code__", None
+        )
+        if code is not None:
+            codes.add(code)
+    return codes
 
 
 def _start_thread(run: Callable[[], None]) -> None:

@@ -52,7 +52,8 @@ class Waits:
         """Raise unless the calling thread may wait.
 
         Raises:
-            RuntimeError: on a running event loop, or inside a destructor that interrupted asyncray itself.
+            RuntimeError: on a running event loop, or inside a destructor, or a handler of a signal, that
+                interrupted asyncray itself.
         """
         loop = _get_running_loop()
         if loop is not None and loop is self._session.loop and not self._scope.concurrent:
@@ -63,7 +64,9 @@ class Waits:
         if loop is not None:
             raise RuntimeError(f"this would block the running event loop; use {remedy} instead")
         if self._owner.lock._is_owned() or interrupts_us():  # type: ignore[attr-defined]
-            raise RuntimeError("a destructor that interrupted asyncray cannot wait for results")
+            raise RuntimeError(
+                "a destructor, or a handler of a signal, that interrupted asyncray cannot wait for results"
+            )
 
     def may_block(self) -> bool:
         """Whether the calling thread may wait."""

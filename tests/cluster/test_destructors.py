@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,11 +11,14 @@ import pytest
 import asyncray as ray
 from asyncray.exceptions import TaskCancelledError
 from tests.cluster.garbage import LIMIT_S, Collector, Garbage, within_limit
+from tests.cluster.tables import session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.cluster.gates import Gates
+
+REFUSED = "a destructor, or a handler of a signal, that interrupted asyncray cannot wait for results"
 
 
 @ray.remote
@@ -67,7 +71,7 @@ def test_a_destructor_may_use_the_package_wherever_it_interrupts_it(
     gc.collect()
     assert collector.runs >= 10
     assert ray.get(collector.refs, timeout=LIMIT_S) == [7] * len(collector.refs)
-    assert set(collector.errors) <= {"a destructor that interrupted asyncray cannot wait for results"}
+    assert set(collector.errors) <= {REFUSED}
     if action in ("get", "wait"):
         assert collector.errors or how == "all_the_time"
     else:
@@ -104,3 +108,38 @@ def test_a_task_whose_garbage_uses_the_package_is_done(shared_ray: object) -> No
         return values
 
     assert ray.get([littering.remote() for _ in range(4)], timeout=LIMIT_S) == [list(range(20))] * 4
+
+
+class Echo:
+    def same(self, value: int) -> int:
+        return value
+
+
+def test_a_handler_of_a_signal_is_refused_a_wait_where_it_interrupts_a_send(shared_ray: object) -> None:
+    actor: Any = ray.remote(Echo).remote()
+    assert ray.get(actor.same.remote(0)) == 0
+    [lease] = [found for owned in session().actors.owned.values() if (found := owned.lease) is not None]
+    encoder = lease.link.connection._encoder
+    pack, refused, refs = encoder._pack, [], []
+
+    def handler(number: int, frame: object) -> None:
+        refs.append(actor.same.remote(2))
+        try:
+            ray.get(refs[0], timeout=LIMIT_S)
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    def pack_interrupted(message: Any) -> Any:
+        # The lock of the connection is held here: what the handler calls for cannot be sent yet.
+        encoder._pack = pack
+        signal.raise_signal(signal.SIGUSR1)
+        return pack(message)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        encoder._pack = pack_interrupted
+        assert ray.get(actor.same.remote(1), timeout=LIMIT_S) == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert refused == [REFUSED]
+    assert ray.get(refs, timeout=LIMIT_S) == [2]
