@@ -163,6 +163,9 @@ class Task:
     def release(self) -> None:
         """It has really ended: let go of the arguments and terms, because nobody will need them any more."""
         self.arguments = self.dependencies = self.holds = None
+        # Its record holds a task that was cancelled: the two would keep each other, and the descriptor's
+        # references, until the garbage collector finds them.
+        self.stream = None
         if self.terms is not None:
             self.terms.let_go()
             self.terms = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import select
 import signal
@@ -86,6 +87,24 @@ def test_a_stream_that_nobody_reads_pauses_and_one_that_is_closed_lets_the_actor
     assert ray.get(next(stream)) == 0
     stream.close()
     assert ray.get(actor.made_so_far.remote()) < 20
+
+
+def test_an_actor_ends_with_its_last_handle_also_after_a_stream_that_was_closed() -> None:
+    owned = session().actors.owned
+    others = set(owned)
+    gc.collect()
+    gc.disable()
+    try:
+        actor = Sync.remote()
+        stream = actor.count.options(max_unread=3).remote(1000)
+        assert ray.get(next(stream)) == 0
+        stream.close()
+        assert ray.get(actor.made_so_far.remote()) < 20
+        del actor, stream
+        # Without the garbage collector, which an idle program never calls.
+        settled(lambda: not set(owned) - others)
+    finally:
+        gc.enable()
 
 
 def test_a_stream_of_a_killed_actor_ends_with_its_death() -> None:
