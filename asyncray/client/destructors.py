@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from .interrupts import is_guarded, is_ours, may_interrupt, signal_handlers
+from .interrupts import PACKAGE, is_guarded, may_interrupt, signal_handlers
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -18,16 +18,18 @@ def interrupts_us() -> bool:
     """
     frame = sys._getframe(1)
     #: Code of the user's that has been called by what is looked at next.
-    users: set[CodeType] = set()
-    while frame.f_code.co_name != "__del__":
-        if not is_ours(frame):
-            users.add(frame.f_code)
+    users: list[CodeType] = []
+    # Each blocking wait comes by here: nothing is called for a frame that need not be.
+    while (code := frame.f_code).co_name != "__del__":
+        if not code.co_filename.startswith(PACKAGE):
+            users.append(code)
         elif users:
             # Seldom: mostly nothing of ours stands below the user's code, or what is there to run it.
-            if is_guarded(frame) and not users.isdisjoint(signal_handlers()):
+            if is_guarded(frame) and not signal_handlers().isdisjoint(users):
                 return True
             users.clear()
-        if frame.f_back is None:
+        below = frame.f_back
+        if below is None:
             return False
-        frame = frame.f_back
+        frame = below
     return not may_interrupt(frame.f_back)

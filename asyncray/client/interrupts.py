@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-_PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
+#: Where the code of this package is.
+PACKAGE: Final = os.path.dirname(os.path.dirname(__file__)) + os.sep
 #: Seconds after which an interrupt that found no place tries again; each further time twice as many.
 _AGAIN_S: Final = 0.001
 _AT_MOST_S: Final = 0.05
@@ -42,7 +43,7 @@ def interruptible(function: F) -> F:
 
 def is_ours(frame: FrameType) -> bool:
     """Whether a frame runs code of this package."""
-    return frame.f_code.co_filename.startswith(_PACKAGE)
+    return frame.f_code.co_filename.startswith(PACKAGE)
 
 
 def is_guarded(frame: FrameType) -> bool:
