@@ -9,9 +9,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import RaySystemError
-from ..net.lending import Lender, LendingNetwork
 from ..net.loops import new_loop
-from ..net.stream import StreamConnection
+from ..net.stream import StreamConnection, UnixNetwork
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .interrupts import InterruptGuard, in_main_thread
@@ -42,8 +41,6 @@ class Driver:
         self._node = node
         self._loop = new_loop(node.boot.loop)
         self._portal = LoopThread(self._loop)
-        #: Lets threads read what they wait for; made with the session.
-        self._lender: Lender | None = None
         self._printer = LogPrinter(self._shown)
         self._ready = Bell()
         self._stopped = Bell()
@@ -94,13 +91,11 @@ class Driver:
         identity = Identity(process_id, address, os.getpid())
         limit = self._config.max_frame_bytes
         connection = StreamConnection(self._node.take_socket(), self._loop, limit)
-        network = LendingNetwork(self._loop, boot.credentials, identity, limit)
-        network.lender = self._lender = Lender(self._loop)
         session = Session(
             Surroundings(
                 config=self._config,
                 loop=self._loop,
-                network=network,
+                network=UnixNetwork(self._loop, boot.credentials, identity, limit),
                 control=connection,
                 identity=identity,
                 parker=ThreadParker(),
@@ -200,8 +195,6 @@ class Driver:
         fd, self._wake_fd = self._wake_fd, -1
         self._loop.remove_reader(fd)
         os.close(fd)
-        if self._lender is not None:
-            self._lender.close()
 
     def _timeout_s(self) -> float:
         """Seconds that the loop may take, which a callback of the user's may keep busy."""

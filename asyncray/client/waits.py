@@ -6,12 +6,10 @@ import asyncio
 import functools
 from asyncio import _get_running_loop
 from contextvars import copy_context
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import GetTimeoutError
 from ..state.objects import FAILED, PENDING, ObjectRecord
-from .borrowing import Borrowed, borrowed_for
 from .destructors import interrupts_us
 from .waiting import (
     Callback,
@@ -43,8 +41,6 @@ class Waits:
         self._clock = session.clock
         self._parker = parker
         self._posts: dict[asyncio.AbstractEventLoop, LoopPost] = {}
-        #: What threads read themselves while they wait, by thread.
-        self._borrowed: dict[int, Borrowed] = {}
         #: The session's own; no call's.
         self._context = copy_context()
 
@@ -80,7 +76,6 @@ class Waits:
         """Wait for a gate, as a task that gives its CPU back while it does."""
         if timeout is not None and timeout <= 0:
             return bool(gate.acquire(blocking=False))
-        self._share_borrowed()
         waiter = self._scope.before_wait(what)
         try:
             return self._parker.park(gate, timeout)
@@ -107,10 +102,6 @@ class Waits:
             self._wait_round(pending, timeout if timeout == 0 else left)
 
     def _wait_round(self, pending: list[ObjectRecord], timeout: float | None) -> None:
-        self._share_borrowed()
-        if len(pending) == 1 and (borrowed := borrowed_for(pending[0])) is not None:
-            self._read_round(pending[0], borrowed, timeout)
-            return
         looked_at = one_of_each_task(pending)
         countdown = Countdown(len(looked_at)) if len(looked_at) > 1 else Single()
         opened = False
@@ -124,32 +115,6 @@ class Waits:
                 self._owner.remove_waiter(looked_at, countdown)
         if not opened:
             raise timed_out(len(pending), timeout)
-
-    def _read_round(self, record: ObjectRecord, borrowed: Borrowed, timeout: float | None) -> None:
-        """Wait for one record by reading the connection by which it comes."""
-        deadline = None if timeout is None else self._clock() + timeout
-        told = False
-        thread = get_ident()
-        outer, self._borrowed[thread] = self._borrowed.get(thread), borrowed
-        try:
-            self._register([record], borrowed.reader)
-            told = borrowed.read_until(deadline, self._clock)
-        finally:
-            if not told:
-                self._owner.remove_waiter([record], borrowed.reader)
-            borrowed.end()
-            if outer is None:
-                del self._borrowed[thread]
-            else:
-                self._borrowed[thread] = outer
-        if not told:
-            raise timed_out(1, timeout)
-
-    def _share_borrowed(self) -> None:
-        """A handler of a signal is about to wait in the middle of a wait: meanwhile the loop reads, too."""
-        borrowed = self._borrowed.get(get_ident()) if self._borrowed else None
-        if borrowed is not None:
-            borrowed.share()
 
     def register(self, record: ObjectRecord, waiter: Any) -> None:
         """Tell *waiter* when a record is done, at once when it is; fetches a borrowed one."""
