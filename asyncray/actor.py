@@ -141,7 +141,7 @@ class ActorClass(Generic[T]):
     def _making(self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Making[T]:
         host = None
         if self._options.isolation == "shared":
-            host = session.lights.host_for(self._options.runtime_env)
+            host = session.lights.filling.host_for(self._options.runtime_env)
             descriptor = self._bindings.light(session, self._cls, self._shape, host)
         else:
             descriptor = self._bindings.descriptor(session, self._cls, self._shape, self._options)

@@ -12,9 +12,7 @@ is, for all its lives, so a call goes there at once, and nobody is asked:
                                    | -- LIGHT_END -----------> |
                                    | <--------- LIGHT_ENDED -- |
 
-The node makes the hosts, and tells of their ends (node.hosts). How many there are: the first is used until it
-has FEW actors of this process, then the next is made, up to one for each CPU; from then on they are filled
-evenly.
+The node makes the hosts, and tells of their ends (node.hosts). How many there are: client.filling.
 
 Everything here runs on the session's loop without the lock, except where it says otherwise.
 """
@@ -29,8 +27,6 @@ from weakref import WeakValueDictionary
 from ..exceptions import ActorDiedError, RuntimeEnvSetupError
 from ..net.local import LocalNetwork
 from ..node.hosts import RETIRED
-from ..resources import UNITS
-from ..runtime_env import RuntimeEnv
 from ..state.actors import ALIVE, DEAD, ENDING, STARTING
 from ..state.objects import FAILED, ObjectRecord
 from ..state.pipeline import Lease
@@ -41,8 +37,8 @@ from ..wire import messages as m
 from ..wire.handshake import Identity
 from .actor_calls import CALLERS_OWN
 from .by_reference import by_reference
-from .environments import pack_environment
 from .errors import encode_error
+from .filling import Filling
 from .host_calls import HostCalls, LightMethods, Room
 from .owned_light import OwnedLight
 from .strangers import Strangers, unavailable
@@ -60,8 +56,6 @@ if TYPE_CHECKING:
     from .session import Session
 
 _log = logging.getLogger("asyncray")
-#: Actors of one process in a host before the next host is made.
-FEW: Final = 100
 #: Seconds that actors without handles have to finish what was called for, and to end.
 _END_S: Final = 30.0
 #: Seconds between two attempts to connect while no descriptor is left.
@@ -78,11 +72,10 @@ class Lights:
         self.owned: dict[int, OwnedLight] = {}
         #: Calls of others' actors that were not where they should be.
         self.strangers = Strangers(self)
-        self._hosts: dict[tuple[bytes, int], HostCalls] = {}
-        #: Runtime environments as hosts are told apart by them, by what actors ask for.
-        self._environments: dict[RuntimeEnv, bytes] = {}
-        #: The hosts that are being filled, by environment.
-        self._filling: dict[bytes, list[HostCalls]] = {}
+        #: Every host that this process has called, by environment and index.
+        self.hosts: dict[tuple[bytes, int], HostCalls] = {}
+        #: Where the actors are made.
+        self.filling = Filling(self)
         self._rooms: WeakValueDictionary[tuple[bytes, int], Room] = WeakValueDictionary()
         #: What handles share, by host and what is the same in all shapes of a class, of which every pickle
         #: brings another; and by host and the id of the one shape that is used.
@@ -97,38 +90,12 @@ class Lights:
 
     # --- making (from any thread) --------------------------------------------------------------------------
 
-    def host_for(self, environment: RuntimeEnv) -> HostCalls:
-        """The host of the next actor that this process makes."""
-        packed = self._environments.get(environment)
-        if packed is None:
-            packed = pack_environment(RuntimeEnv.merge(self.session.environment, environment))
-            self._environments[environment] = packed
-        with self.owner.lock:
-            hosts = self._filling.setdefault(packed, [])
-            for host in hosts:
-                if host.used < FEW:
-                    return host
-            if not hosts or len(hosts) < self._most_hosts():
-                hosts.append(self._next_host(packed, len(hosts)))
-                return hosts[-1]
-            return min(hosts, key=_used)
-
-    def _most_hosts(self) -> int:
-        units: int = self.session.facts.get("resources", {}).get("CPU", 0)
-        return max(1, units // UNITS)
-
-    def _next_host(self, packed: bytes, count: int) -> HostCalls:
-        """A host that is not being filled; the first is the one that this process is, if it is any."""
-        me = self.session.identity.process_id
-        mine = (h.index for h in self._hosts.values() if (h.environment, h.process_id) == (packed, me))
-        return self.host((packed, (next(mine, 0) + count) % self._most_hosts()))
-
     def host(self, key: tuple[bytes, int]) -> HostCalls:
         """This process's calls of one host's actors."""
         with self.owner.lock:
-            found = self._hosts.get(key)
+            found = self.hosts.get(key)
             if found is None:
-                found = self._hosts[key] = HostCalls(self, *key)
+                found = self.hosts[key] = HostCalls(self, *key)
             return found
 
     def create(self, plan: Plan, shape: ActorShape, life: ObjectRef[Any], calls: HostCalls) -> None:
@@ -193,7 +160,7 @@ class Lights:
 
     def under_way(self) -> Iterator[Task]:
         """The calls that were sent with the places of their arguments. The lock is held."""
-        for calls in self._hosts.values():
+        for calls in self.hosts.values():
             if calls.lease is not None:
                 yield from (t for t in calls.lease.in_flight.values() if not calls.names_arguments(t))
 
@@ -210,13 +177,17 @@ class Lights:
         assert task.extras is not None
         light = task.extras["light"]
         if type(light) is not int:
-            return True
+            return not self.strangers.holds(task, light)
         actor = self.owned.get(light)
         if actor is None:
             self.fail_dead(task, light)
             return False
         if actor.task is task:
             actor.placed()
+            # What has waited for it goes right behind its constructor, before what is called from now on.
+            waiting, actor.waiting = actor.waiting, None
+            for each in reversed(waiting or ()):
+                actor.calls.queue.appendleft(each)
         elif actor.state not in (ALIVE, STARTING):
             self._park(actor, task)
             return False
@@ -297,7 +268,7 @@ class Lights:
 
     def on_host_lost(self, process_id: bytes, kind: str, explanation: str) -> None:
         """The node says that a host has ended."""
-        for calls in list(self._hosts.values()):
+        for calls in list(self.hosts.values()):
             if calls.process_id == process_id:
                 lease = calls.lease
                 if lease is not None and not lease.link.connection.closed:
@@ -335,6 +306,7 @@ class Lights:
             sent: list[Task] = []
             if lease is not None:
                 lease.closing = True
+                self.strangers.lease_lost(lease, process_id)
                 lease.link.lease = None
                 self.session.loop.call_soon(lease.link.connection.close)
                 sent = list(lease.in_flight.values())
@@ -387,6 +359,8 @@ class Lights:
         if lease is None:
             return
         with self.owner.lock:
+            if not numbers:
+                self.strangers.answered(lease)
             for number in numbers:
                 task = lease.in_flight.pop(number, None)
                 if task is None:
@@ -577,10 +551,6 @@ class Lights:
                     rows.append([number, actor.state, None])
         if rows:
             connection.send([m.LIGHT_AT, rows])
-
-
-def _used(calls: HostCalls) -> int:
-    return calls.used
 
 
 def _light(task: Task) -> Any:

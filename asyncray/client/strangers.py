@@ -8,6 +8,7 @@ Rule: methods need the lock of this process's tables unless they say otherwise.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ActorDiedError, ActorUnavailableError, ProtocolError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..net.connection import Connection
+    from ..state.pipeline import Lease
     from ..state.tasks import Task
     from .lights import Lights
 
@@ -37,6 +39,10 @@ class Strangers:
         self._waiting: dict[tuple[bytes, int], list[tuple[Task, bool]]] = {}
         #: What is to be asked soon, by whom to ask and the host that was lost.
         self._questions: dict[tuple[bytes, bytes], dict[int, None]] = {}
+        #: Actors that were not in their host, and what is asked when the host has answered: all that was sent
+        #: to it for them has come back by then, so that calls go again in their order.
+        self._returning: dict[Lease, dict[tuple[bytes, int], None]] = {}
+        self._expected: dict[Lease, deque[dict[tuple[bytes, int], None]]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -55,9 +61,56 @@ class Strangers:
         self._waiting.setdefault(key, []).append((task, begun))
         if known and not lost:
             return
+        lease: Lease | None = task.descriptor.group.lease  # type: ignore[attr-defined]
+        if lost or lease is None:
+            self._question(key, lost)
+            return
+        if not self._returning:
+            self._lights.session.call_soon(self._sound)
+        self._returning.setdefault(lease, {})[key] = None
+
+    def _question(self, key: tuple[bytes, int], lost: bytes) -> None:
         if not self._questions:
             self._lights.session.call_soon(self._ask)
         self._questions.setdefault((key[0], lost), {})[key[1]] = None
+
+    def _sound(self) -> None:
+        """Have hosts answer behind all that they turn away. On the loop, without the lock."""
+        with self._lights.owner.lock:
+            returning, self._returning = self._returning, {}
+            for lease, keys in returning.items():
+                if lease.group.lease is lease:  # type: ignore[attr-defined]
+                    self._expected.setdefault(lease, deque()).append(keys)
+                    lease.link.connection.push([m.LIGHT_END, [], False])
+                else:
+                    for key in keys:
+                        self._question(key, b"")
+        for lease in returning:
+            lease.link.flush()
+
+    def answered(self, lease: Lease) -> None:
+        """A host has turned away all that was sent to it for actors that were not there."""
+        expected = self._expected.get(lease)
+        if not expected:
+            raise ProtocolError("a host answers what it was not asked")
+        for key in expected.popleft():
+            self._question(key, b"")
+        if not expected:
+            del self._expected[lease]
+
+    def lease_lost(self, lease: Lease, lost: bytes) -> None:
+        """A host will not answer any more."""
+        for keys in self._expected.pop(lease, ()):
+            for key in keys:
+                self._question(key, lost)
+
+    def holds(self, task: Task, light: Sequence[Any]) -> bool:
+        """Whether a call waits behind others of its actor, which were made before it; it does from now on."""
+        waiting = self._waiting.get((light[0], light[1])) if self._waiting else None
+        if waiting is None:
+            return False
+        waiting.append((task, False))
+        return True
 
     def _ask(self) -> None:
         """On the loop, without the lock."""
@@ -100,8 +153,12 @@ class Strangers:
                     task.lease = None
                 left.append(task)
         if left and state == ALIVE:
-            for task in left:
-                lights.send_again(task.descriptor.group, [task])  # type: ignore[arg-type]
+            # Those that went out together have come back one by one.
+            left.sort(key=_number)
+            extras = left[0].extras
+            assert extras is not None
+            extras["again"] = True
+            lights.send_again(left[0].descriptor.group, left)  # type: ignore[arg-type]
         elif left:
             self._waiting[key] = [(task, False) for task in left]
 
@@ -120,6 +177,10 @@ class Strangers:
                 self.addresses.pop(process_id, None)
         if keys:
             lights.session.deliver()
+
+
+def _number(task: Task) -> int:
+    return task.number
 
 
 def unavailable(task: Task) -> ActorUnavailableError:

@@ -283,11 +283,13 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     # for a while
     HOST_END: ("HOST_END", (bytes,)),
     # for a caller: numbers of its calls whose actors are not in this host, whether they had begun
+    # (none: all that was turned away before an empty LIGHT_END has been told of)
     LIGHT_GONE: ("LIGHT_GONE", (list, bool)),
     # for an owner: list of [number of a light actor's life, which life, why it has ended]; none of them says
     # that the host has heard of what was to end at once
     LIGHT_ENDED: ("LIGHT_ENDED", (list,)),
     # for a host: numbers of actors' lives that are to end, now or when they have done what was called for
+    # (none, and not now: a caller asks for an empty LIGHT_GONE)
     LIGHT_END: ("LIGHT_END", (list, bool)),
     # for an owner: numbers of actors' lives, and the host that the caller has lost (empty: none): how do they
     # stand?

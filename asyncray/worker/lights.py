@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..client.by_reference import handed_over
 from ..client.hosted import hosted_now
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from .async_mode import AsyncOwner
     from .calls import Call, Runner
     from .functions import Function
+
+#: Callers and actors, of whom it is known that a call was turned away, at most.
+_MOST_TURNED: Final = 10_000
 
 
 class HostedLights:
@@ -64,6 +67,8 @@ class HostedLights:
         self._table: dict[tuple[bytes, int], Hosted] = {}
         #: Where each call waits that has not been started.
         self._waiting: dict[tuple[AsyncOwner, int], Hosted] = {}
+        #: Callers of whom a call was turned away, and its actor: what they have sent behind it is, too.
+        self._turned: dict[tuple[AsyncOwner, tuple[bytes, int]], None] = {}
         #: Ends that their owners have not been told of, and calls whose actors are not here.
         self._ends: dict[AsyncOwner, list[list[Any]]] = {}
         self._strays: dict[tuple[AsyncOwner, bool], list[int]] = {}
@@ -102,12 +107,18 @@ class HostedLights:
             self._construct(owner, call, key, call.function)
             return
         hosted = self._table.get(key)
-        if hosted is None:
-            self._stray(owner, call.number, begun=False)
+        if hosted is None or (self._turned and self._is_behind(owner, call, key)):
+            self._stray(owner, call, begun=False)
         elif hosted.leaving:
             hosted.late = [*(hosted.late or ()), (owner, call)]
         else:
             self._admit(owner, call, hosted)
+
+    def _is_behind(self, owner: AsyncOwner, call: Call, key: tuple[bytes, int]) -> bool:
+        """Whether an earlier call for this actor was turned away, and has not come again: order is kept."""
+        if call.extras.get("again"):
+            self._turned.pop((owner, key), None)
+        return (owner, key) in self._turned
 
     def _construct(
         self, owner: AsyncOwner, call: Call, key: tuple[bytes, int], function: LightConstructor
@@ -190,6 +201,10 @@ class HostedLights:
             self._kill(found)
             owner.connection.send([m.LIGHT_ENDED, []])
             return
+        if not numbers:
+            # Behind what was turned away: a caller wants to know that there is no more of it on its way.
+            self._tell()
+            owner.connection.send([m.LIGHT_GONE, [], False])
         for hosted in found:
             hosted.leave("nobody held a handle of it any more", patient=True)
             self._leave(hosted)
@@ -249,14 +264,15 @@ class HostedLights:
         """A call that runs is nobody's any more; what it may still say goes by another number."""
         self._cancel(owner, number)
         task, call = owner.running.pop(number)
+        if number > 0:
+            self._stray(owner, call, begun=True)
         call.number = next(self._left_over)
         owner.running[call.number] = (task, call)
-        if number > 0:
-            self._stray(owner, number, begun=True)
 
     def owner_gone(self, owner: AsyncOwner) -> None:
         """A process has gone: its actors end, and what it had called for is of no use."""
         self._ends.pop(owner, None)
+        self._turned = {place: None for place in self._turned if place[0] is not owner}
         self._strays.pop((owner, False), None)
         self._strays.pop((owner, True), None)
         self._kill([hosted for hosted in self._table.values() if hosted.creator is owner])
@@ -277,10 +293,15 @@ class HostedLights:
     def _turn_away(self, items: list[tuple[AsyncOwner, Call]]) -> None:
         for owner, call in items:
             self._waiting.pop((owner, call.number), None)
-            self._stray(owner, call.number, begun=False)
+            self._stray(owner, call, begun=False)
 
-    def _stray(self, owner: AsyncOwner, number: int, *, begun: bool) -> None:
-        self._strays.setdefault((owner, begun), []).append(number)
+    def _stray(self, owner: AsyncOwner, call: Call, *, begun: bool) -> None:
+        key = _key(call)
+        if key[0] != call.owner:  # an owner's calls come behind the constructor
+            self._turned[owner, key] = None
+            if len(self._turned) > _MOST_TURNED:  # callers of the dead do not come back
+                del self._turned[next(iter(self._turned))]
+        self._strays.setdefault((owner, begun), []).append(call.number)
         self._tell_soon()
 
     def _tell_soon(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import asyncray as ray
 from asyncray import exceptions
-from asyncray.client.lights import FEW
+from asyncray.client.filling import FEW
 from asyncray.process import current
 
 pytestmark = pytest.mark.usefixtures("shared_ray")

@@ -15,6 +15,7 @@ import asyncray as ray
 from asyncray import exceptions
 from asyncray.actor import exit_actor
 from asyncray.node.hosts import HOST
+from asyncray.state.actors import STARTING
 from asyncray.testing import Event, SimulatedCluster, simulate
 from tests.sim import ledger, notes
 from tests.sim.tasks import now
@@ -50,12 +51,30 @@ class _Listener:
         await asyncio.sleep(seconds)
 
 
+class _LateListener(_Listener):
+    """Is made when something has come."""
+
+    def __init__(self, something: Any) -> None:
+        super().__init__()
+
+    async def note(self, caller: str, number: int) -> None:
+        ledger.heard.append((self.life, caller, number))
+
+
 class _Talker:
     """Sends numbered messages, and tells how each of them ended."""
 
     async def talk(self, listeners: list[ActorHandle[Any]], name: str) -> list[str]:
         refs = [listener.hear.remote(name, number) for number in range(CALLS) for listener in listeners]
         return [await outcome(ref) for ref in refs]
+
+    async def drip(self, listener: ActorHandle[Any], name: str) -> None:
+        """Send one message after the other, and wait for no answer in between."""
+        refs = []
+        for number in range(40):
+            refs.append(listener.note.remote(name, number))
+            await asyncio.sleep(0.0001)
+        await asyncio.gather(*refs)
 
 
 class _Maker:
@@ -74,9 +93,15 @@ async def outcome(ref: Any) -> str:
 
 
 Listener = ray.remote(isolation="shared")(_Listener)
+LateListener = ray.remote(isolation="shared")(_LateListener)
 Talker = ray.remote(_Talker)
 LightTalker = ray.remote(isolation="shared")(_Talker)
 Maker = ray.remote(_Maker)
+
+
+@ray.remote
+async def later(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def hosts(cluster: SimulatedCluster) -> list[int]:
@@ -195,6 +220,41 @@ def test_several_processes_talk_to_light_actors() -> None:
         assert len(hosts(cluster)) == 1
 
     for seed in range(5):
+        ledger.heard.clear()
+        simulate(main, seed=seed)
+
+
+def heard_of(caller: str) -> list[int]:
+    return [number for _, name, number in ledger.heard if name == caller]
+
+
+def test_calls_made_before_an_actor_is_placed_run_before_later_ones() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        listener = LateListener.remote(later.remote(0.01))
+        refs = [listener.note.remote("driver", number) for number in range(3)]
+        owned = cluster.driver.lights.owned[listener._ray_address[2]]
+        while owned.state != STARTING:  # noqa: ASYNC110 - in virtual time
+            await asyncio.sleep(0.00001)
+        refs += [listener.note.remote("driver", number) for number in range(3, 6)]
+        await asyncio.gather(*refs)
+        assert heard_of("driver") == [0, 1, 2, 3, 4, 5]
+
+    simulate(main)
+
+
+def test_calls_of_another_process_keep_their_order_while_an_actor_is_made() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        talkers = [Talker.remote() for _ in range(2)]
+        await asyncio.gather(*[talker.talk.remote([], "") for talker in talkers])
+        first = Listener.remote()
+        await first.hear.remote("driver", 0)
+        listener = LateListener.remote(later.remote(0.001))
+        told = [talker.drip.remote(listener, str(place)) for place, talker in enumerate(talkers)]
+        await asyncio.gather(*told)
+        for place in range(2):
+            assert heard_of(str(place)) == list(range(40))
+
+    for seed in range(20):
         ledger.heard.clear()
         simulate(main, seed=seed)
 
@@ -318,7 +378,7 @@ def test_a_host_whose_loop_is_blocked_for_good_is_killed_with_the_actor() -> Non
         listeners = [Listener.remote() for _ in range(3)]
         await asyncio.gather(*[listener.hear.remote("driver", 0) for listener in listeners])
         sleeping = [listener.sleep.remote(1e6) for listener in listeners]
-        (host,) = [h for h in cluster.driver.lights._hosts.values() if h.lease is not None]
+        (host,) = [h for h in cluster.driver.lights.hosts.values() if h.lease is not None]
         assert host.lease is not None
         # What is sent to it is not read any more.
         host.lease.link.connection.send = lambda message, buffers=(): None
