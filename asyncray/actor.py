@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .actor_options import ActorOptions, ActorOptionsDict
     from .client.actor_calls import ActorCalls
     from .client.host_calls import HostCalls, LightMethods
-    from .client.owned_actor import Plan
+    from .client.plans import Plan
     from .client.session import Session
     from .refs import ObjectRef, RefAddress
     from .state.tasks import Descriptor, Task

@@ -32,7 +32,8 @@ from .actor_calls import CALLERS_OWN, ActorCalls
 from .errors import encode_error
 from .farewells import Farewells
 from .host_calls import HostCalls, Room
-from .owned_actor import OwnedActor, Plan
+from .owned_actor import OwnedActor
+from .plans import Plan
 from .putting import encode_call
 from .stored_ahead import PlacesSent
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ..state.tasks import Descriptor
     from ..wire.frames import Message
     from .leases import WorkerLink
-    from .owned_actor import Plan
+    from .plans import Plan
     from .session import Session
 
 _log = logging.getLogger("asyncray")

@@ -38,51 +38,19 @@ from ..state.actors import (
 from ..state.objects import FAILED, READY, ObjectRecord
 from ..state.restarts import End, Restarts, decide
 from ..state.tasks import CANCELLED, DONE, QUEUED, Task
-from .errors import decode_error, encode_actor_death, encode_error
+from .errors import decode_error, encode_error
+from .plans import Plan, not_made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..state.pipeline import Lease
-    from ..state.tasks import Descriptor
     from ..wire.handshake import Identity
     from .actor_calls import ActorCalls
     from .actors import Actors
-    from .arguments import Arguments, Dependency
 
 #: Seconds that an actor without handles has to finish what was called for, and to end.
 _END_S: Final = 30.0
-
-
-class Plan:
-    """What an actor is made of, at each of its lives."""
-
-    __slots__ = (
-        "arguments", "dependencies", "descriptor", "detached", "extras", "get_if_exists", "max_restarts",
-        "name",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        arguments: Arguments,
-        dependencies: list[Dependency] | None,
-        max_restarts: int,
-        name: tuple[str, str] | None,
-    ) -> None:
-        #: The class.
-        self.descriptor = descriptor
-        self.arguments = arguments
-        self.dependencies = dependencies
-        #: What the worker must know of the actor.
-        self.extras: dict[str, Any] = {}
-        self.max_restarts = max_restarts
-        #: (namespace, name); None for an actor that has none.
-        self.name = name
-        #: Whether an actor that has the name already is as good.
-        self.get_if_exists = False
-        #: Whether it lives without handles.
-        self.detached = False
 
 
 class OwnedActor:
@@ -133,16 +101,8 @@ class OwnedActor:
         """Have the constructor run as soon as there is a worker; returns the links to flush."""
         plan, owner = self._plan, self._actors.owner
         assert plan is not None
-        record = ObjectRecord(self.life.owner, owner.new_number())
-        record.local = 1
-        record.waiters = [self]
-        task = Task(record.number, plan.descriptor, plan.arguments)
-        task.retries = 0
-        task.records = (record,)
-        task.dependencies = plan.dependencies
-        task.extras = {"actor": {**plan.extras, "life": self.incarnation}}
-        record.task = task
-        self._task = task
+        extras = {"actor": {**plan.extras, "life": self.incarnation}}
+        task = self._task = plan.constructor(self.life.owner, owner.new_number(), self, extras)
         # Who asks why a call is queued hears what its actor waits for.
         self.calls.number = plan.descriptor.group.number
         self._actors.creating[task.number] = self
@@ -190,8 +150,7 @@ class OwnedActor:
             told = str(error).replace("the task", "the actor", 1)
             self.die(End.NO_PLACE, encode_error(ActorUnschedulableError(told)))
         else:
-            text = f"the actor {self.name!r} could not be made: its constructor raised {_shown(error)}"
-            self.die(End.NOT_MADE, encode_actor_death(text, payload))
+            self.die(End.NOT_MADE, not_made(self.name, error, payload))
 
     # --- the end of a life ---------------------------------------------------------------------------------
 
@@ -305,8 +264,3 @@ class OwnedActor:
         """Let the actor's life fail with what ended it."""
         if self.life.state <= 0:
             self._actors.owner.complete(self.life, FAILED, failure)
-
-
-def _shown(error: BaseException) -> str:
-    cause = getattr(error, "cause", None)
-    return repr(cause) if cause is not None else str(error)

@@ -31,8 +31,8 @@ from ..state.actors import (
 from ..state.objects import READY, ObjectRecord
 from ..state.restarts import End, Restarts, decide
 from ..state.tasks import CANCELLED, DONE, Task
-from .errors import decode_error, encode_actor_death, encode_error
-from .owned_actor import _shown
+from .errors import decode_error, encode_error
+from .plans import not_made
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..wire.handshake import Identity
     from .host_calls import HostCalls
     from .lights import Lights
-    from .owned_actor import Plan
+    from .plans import Plan
 
 #: What is known of the lives of an actor that has one.
 _ONE_LIFE: Final = Restarts(0)
@@ -86,20 +86,12 @@ class OwnedLight:
         """Have the constructor run; returns the links to flush."""
         plan, owner = self.plan, self._lights.owner
         assert plan is not None
-        record = ObjectRecord(self.life.owner, owner.new_number())
-        record.local = 1
-        record.waiters = [self]
-        task = Task(record.number, plan.descriptor, plan.arguments)
-        task.retries = 0
-        task.records = (record,)
-        task.dependencies = plan.dependencies
-        task.extras = {"light": self.life.number}
+        extras: dict[str, Any] = {"light": self.life.number}
         if self.incarnation:
-            task.extras["life"] = self.incarnation
+            extras["life"] = self.incarnation
         if plan.name is not None:
-            task.extras["name"] = list(plan.name)
-        record.task = task
-        self.task = task
+            extras["name"] = list(plan.name)
+        task = self.task = plan.constructor(self.life.owner, owner.new_number(), self, extras)
         return owner.enter(task)
 
     def placed(self) -> None:
@@ -137,9 +129,7 @@ class OwnedLight:
             self.end()
 
     def _not_made(self, payload: Any) -> None:
-        error = decode_error(payload)
-        text = f"the actor {self.shape.name!r} could not be made: its constructor raised {_shown(error)}"
-        self.die(End.NOT_MADE, encode_actor_death(text, payload))
+        self.die(End.NOT_MADE, not_made(self.shape.name, decode_error(payload), payload))
 
     # --- the end of a life ---------------------------------------------------------------------------------
 

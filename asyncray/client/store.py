@@ -18,6 +18,7 @@ import itertools
 import sys
 import threading
 from collections import deque
+from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,15 +55,23 @@ class Prepared:
         self.payload = payload
 
 
+class _Origin(Enum):
+    """Where the extent of a value comes from, when no other process cut it for an object of this one."""
+
+    #: This process cut it.
+    HERE = auto()
+    #: The object is another's, and so is the extent.
+    ELSEWHERE = auto()
+
+
 class _Held:
     """A place with a value that something here uses."""
 
     __slots__ = ("count", "maker")
 
-    def __init__(self, maker: Identity | bool) -> None:
+    def __init__(self, maker: Identity | _Origin) -> None:
         self.count = 0
-        #: Who cut the extent for an object that this process owns; True: this process; False: the object is
-        #: another's, and so is the extent.
+        #: The process that cut the extent for an object that this one owns.
         self.maker = maker
 
 
@@ -196,24 +205,24 @@ class Store:
 
     def owns(self, stored: Stored) -> None:
         """Count a payload that this process wrote, of an object of its own."""
-        self._hold(True, stored)
+        self._hold(_Origin.HERE, stored)
 
     def borrows(self, stored: Stored) -> None:
         """Count a payload that came from elsewhere, of an object that is another process's."""
-        self._hold(False, stored)
+        self._hold(_Origin.ELSEWHERE, stored)
 
     def owns_from(self, maker: Identity) -> Callable[[Stored], None]:
         """Counts payloads of this process's own objects, which *maker* has written."""
         return partial(self._hold, maker)
 
-    def _hold(self, maker: Identity | bool, stored: Stored) -> None:
+    def _hold(self, maker: Identity | _Origin, stored: Stored) -> None:
         if self._arena is None or stored.start + stored.room > self._arena.size:
             raise ProtocolError("a value was stored where this process cannot read")
         with self._lock:
             entry = self._held.get(stored.start)
             if entry is None:
                 entry = self._held[stored.start] = _Held(maker)
-            elif maker is not False:
+            elif maker is not _Origin.ELSEWHERE:
                 entry.maker = maker
             entry.count += 1
         stored.keeper = self
@@ -230,7 +239,7 @@ class Store:
             entry = self._held[stored.start]
             # What lay here before may be gone and not accounted for: an argument that another thread had.
             entry.count -= 1
-            entry.maker = False
+            entry.maker = _Origin.ELSEWHERE
             if not entry.count:
                 del self._held[stored.start]
         if not self.supply.hand_over(stored.start, owner):
@@ -264,9 +273,9 @@ class Store:
                 if start in self._claimed:
                     self._claimed.discard(start)
                     claimed.append(start)
-                elif entry.maker is True:
+                elif entry.maker is _Origin.HERE:
                     mine.append(start)
-                elif entry.maker is not False:
+                elif entry.maker is not _Origin.ELSEWHERE:
                     makers.setdefault(entry.maker, []).append(start)
         self.supply.recycle(mine)
         self.supply.give(claimed)

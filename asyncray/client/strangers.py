@@ -140,27 +140,32 @@ class Strangers:
 
     def _heard(self, key: tuple[bytes, int], state: int, failure: Any) -> None:
         waiting = self._waiting.pop(key, ())
-        lights = self._lights
-        left: list[Task] = []
-        for task, begun in waiting:
-            if state == DEAD:
-                lights.fail_with(task, failure)
-            elif task.state == DONE:
-                task.release()
-            elif not begun or lights.goes_again(task, unavailable(task)):
-                if task.state != QUEUED:
-                    step_task(task, RETRIED)
-                    task.lease = None
-                left.append(task)
+        if state == DEAD:
+            for task, _ in waiting:
+                self._lights.fail_with(task, failure)
+            return
+        left = [task for task, begun in waiting if self._goes_again(task, begun=begun)]
         if left and state == ALIVE:
             # Those that went out together have come back one by one.
             left.sort(key=_number)
             extras = left[0].extras
             assert extras is not None
             extras["again"] = True
-            lights.send_again(left[0].descriptor.group, left)  # type: ignore[arg-type]
+            self._lights.send_again(left[0].descriptor.group, left)  # type: ignore[arg-type]
         elif left:
             self._waiting[key] = [(task, False) for task in left]
+
+    def _goes_again(self, task: Task, *, begun: bool) -> bool:
+        """Whether a call is still to be made; one that may have run and may not run twice fails."""
+        if task.state == DONE:
+            task.release()
+            return False
+        if begun and not self._lights.goes_again(task, unavailable(task)):
+            return False
+        if task.state != QUEUED:
+            step_task(task, RETRIED)
+            task.lease = None
+        return True
 
     def process_gone(self, process_id: bytes, *, dead: bool) -> None:
         """A process has ended, or does not understand us. On the loop, without the lock."""

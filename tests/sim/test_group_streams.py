@@ -23,11 +23,6 @@ PRODUCERS = pytest.mark.parametrize("producer", [numbers, numbers_async])
 CPUS = pytest.mark.parametrize("cpus", [1, 2])
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-
-
 #: What calls leave behind, where nothing but their group can find it.
 kept: list[Any] = []
 

@@ -30,12 +30,6 @@ LIMIT_S = 600.0
 CALLS = 6
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-    ledger.heard.clear()
-
-
 class _Listener:
     """Hears numbered messages."""
 

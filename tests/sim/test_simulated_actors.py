@@ -24,12 +24,6 @@ LIMIT_S = 600.0
 CALLS = 12
 
 
-@pytest.fixture(autouse=True)
-def clean_notes() -> None:
-    notes.noted.clear()
-    ledger.heard.clear()
-
-
 class _Listener:
     """Hears numbered messages."""
 
