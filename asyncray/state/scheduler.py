@@ -103,7 +103,7 @@ class _Supply:
         self.coming = starting.copy()
 
     def take(self, resources: Resources) -> None:
-        """One demand's worth of resources is promised."""
+        """So much is granted or promised."""
         for name, units in resources.items():
             self.spare[name] -= units
 
@@ -329,9 +329,13 @@ class Scheduler:
             if gpus is None:
                 return
             pool = (demand.mode, demand.environment, gpus)
+            taken = demand.resources
             worker = self.staff.last_idle(pool)
             if worker is not None:
                 self._grant(demand, worker, gpus, plan)
+                # An actor may hold less than it needs to be placed, and the rest is for the next one. Were
+                # that not seen in this pass, nothing would bring about another.
+                taken = demand.held
             elif supply.coming[pool]:
                 supply.coming[pool] -= 1
             elif supply.starting[pool] >= self._most_starting:
@@ -343,7 +347,7 @@ class Scheduler:
                 plan.starts.append(pool)
                 supply.starting[pool] += 1
             wanted -= 1
-            supply.take(demand.resources)
+            supply.take(taken)
 
     def _make_room(self, demand: Demand, plan: Plan) -> None:
         """No further worker may be started: wait, let an idle one of another pool go, or refuse.

@@ -107,6 +107,17 @@ def test_many_actors_leave_nothing_behind(ray_session: ModuleType) -> None:
     settled(lambda: no_more_than(before), 10.0, lambda: f"{stock()} instead of {before}")
 
 
+def test_actors_are_all_made_also_when_workers_have_idled_before() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        # Those that are started ahead are up by then.
+        await asyncio.sleep(5.0)
+        cells = [Cell.remote(number) for number in range(10)]
+        async with asyncio.timeout(5.0):
+            assert [await cell.add.remote(1) for cell in cells] == list(range(1, 11))
+
+    simulate(main, num_cpus=2)
+
+
 def test_many_actors_leave_no_entry_in_the_tables_of_the_node() -> None:
     async def main(cluster: SimulatedCluster) -> None:
         cells = [Cell.remote(number) for number in range(SIMULATED)]

@@ -40,10 +40,13 @@ class Machine:
         *,
         retriable: bool = True,
         cpus: int = 1,
+        held: dict[str, int] | None = None,
     ) -> None:
-        """A new class of tasks wants leases."""
+        """A new class of tasks wants leases; of actors, where it says what they hold."""
         self._classes += 1
-        description = [pool[0], {"CPU": cpus * UNITS}, pool[1], retriable]
+        description: list[object] = [pool[0], {"CPU": cpus * UNITS}, pool[1], retriable]
+        if held is not None:
+            description.append(held)
         self.scheduler.want(owner, self._classes, description, count, f"class {self._classes}")
 
     def assign(self) -> Plan:
@@ -238,3 +241,14 @@ def test_idle_leases_are_not_expendable() -> None:
     machine = Machine(cpus=4, most=8)
     machine.lend()
     assert machine.scheduler.expendable({}) is None
+
+
+def test_actors_that_hold_nothing_take_all_idle_workers_and_more_are_started_in_the_same_pass() -> None:
+    machine = Machine(cpus=2, most=100)
+    machine.ready()
+    machine.ready()
+    machine.want(10, held={})
+    plan = machine.assign()
+    assert len(plan.grants) == 2
+    # Nothing else would bring about another pass.
+    assert plan.starts == [SYNC, SYNC]
