@@ -437,7 +437,7 @@ class Actors:
         with self.owner.lock:
             if calls is None or key in self.owner.objects.borrowed or calls.pending():
                 return
-            if self.session.peers.registering():
+            if self.session.peers.borrowing.registering():
                 return
             self._part(calls)
             calls.lease, calls.asked = None, False

@@ -62,7 +62,7 @@ class Farewells:
         session = self._session
         actors, objects = session.actors, session.owner.objects
         owned: list[Any] = [*actors.owned.values(), *session.lights.owned.values()]
-        if not owned or session.peers.pins() or session.owner.unreturned:
+        if not owned or session.peers.borrowing.pins() or session.owner.unreturned:
             return
         with session.owner.lock:
             lives = objects.lives

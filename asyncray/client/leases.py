@@ -386,7 +386,7 @@ class Leases:
             if first is not None:
                 first.descriptor.average_s = measured(first.descriptor.average_s, busy_s / len(rows))
             if results.holding:
-                self._session.peers.adopt_results(link.connection.peer, results.holding)
+                self._session.peers.borrowing.adopt_results(link.connection.peer, results.holding)
             retry = self._owner.results(lease, rows)
             if retry:
                 self._owner.retry(retry)

@@ -303,7 +303,7 @@ class Remaking:
             self._owner.complete(record, READY, self._filled(source.payload, source.inside, lost))
         elif record.borrowing == UNREGISTERED:
             # Let go when the first run had ended. If its owner still has it, it is to keep it for this one.
-            self._session.call_soon(self._session.peers.register, [ref], _nothing)
+            self._session.call_soon(self._session.peers.borrowing.register, [ref], _nothing)
         return ref
 
 

@@ -338,7 +338,7 @@ class Session:
 
     def release(self, notices: list[tuple[RefAddress, int]]) -> None:
         """Tell owners that this process let go; from any thread."""
-        self.call_soon(self.peers.release, notices)
+        self.call_soon(self.peers.borrowing.release, notices)
 
     # --- calls and values ---------------------------------------------------------------------------------
 
@@ -502,7 +502,7 @@ class Session:
         """Ask for the values of borrowed objects; from any thread."""
         borrowed = [record for record in records if record.home is not None and record.state <= 0]
         if borrowed:
-            self.call_soon(lambda: self.peers.fetch(borrowed, whole=whole))
+            self.call_soon(lambda: self.peers.fetching.fetch(borrowed, whole=whole))
 
     def poll(self, record: RefRecord) -> None:
         self.fetch([record])  # type: ignore[list-item]
@@ -566,7 +566,7 @@ class Session:
         with self.owner.lock:
             # What was pickled where nobody counts it may be anywhere.
             held = self.owner.objects.held_by_others() or bool(self._pinned)
-            return held or self.owner.unfinished() or self.peers.pins() > 0
+            return held or self.owner.unfinished() or self.peers.borrowing.pins() > 0
 
     def when_unneeded(self, leave: Callable[[], object]) -> None:
         """Call *leave* as soon as nobody needs anything of this process any more. On the loop."""

@@ -342,7 +342,7 @@ class Streams:
             if items.holding:
                 # Also for a stream that nobody wants any more: the worker waits to hear that it may let go.
                 rows = [(pin, payload, addresses) for payload, addresses in items.holding]
-                session.peers.adopt_results(link.connection.peer, rows)
+                session.peers.borrowing.adopt_results(link.connection.peer, rows)
             if wanted:
                 task.stream.arrive(first, items.payloads, digest, large=large)  # type: ignore[union-attr]
         if wanted:

@@ -138,7 +138,7 @@ class AsyncWorker:
 
     def _on_owner_closed(self, owner: AsyncOwner) -> None:
         """The owner is gone: what it had running has nowhere to report to."""
-        self._session.peers.unpin_all(owner.connection.peer.process_id)
+        self._session.peers.borrowing.unpin_all(owner.connection.peer.process_id)
         if self._owners.get(owner.connection.peer.process_id) is owner:
             del self._owners[owner.connection.peer.process_id]
         self.actor.owner_gone(owner)
@@ -241,7 +241,8 @@ class AsyncWorker:
         kept = self._runner.kept(call)
         if kept:
             # Not awaited: user code may have left a cancel behind in this task, which would lose the result.
-            self._session.peers.register(kept, lambda: self._report(owner, call, row, buffers, busy_s))
+            borrowing = self._session.peers.borrowing
+            borrowing.register(kept, lambda: self._report(owner, call, row, buffers, busy_s))
         else:
             self._report(owner, call, row, buffers, busy_s)
         if call.hosted is None:
@@ -255,7 +256,7 @@ class AsyncWorker:
             self._gone.remove(owner)
         process_id = owner.connection.peer.process_id
         if process_id not in self._owners:
-            self._session.peers.unpin_all(process_id)
+            self._session.peers.borrowing.unpin_all(process_id)
             self._session.check_needed()
 
     def _report(

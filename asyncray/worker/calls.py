@@ -361,7 +361,7 @@ class Runner:
     def _sent(self, call: Call, payload: Payload, buffers: list[Buffer]) -> Any:
         """A payload as a field of the report; references inside are held until the owner has registered."""
         if refs := refs_of(payload):
-            self.session.peers.pin(call.owner, call.number, refs)
+            self.session.peers.borrowing.pin(call.owner, call.number, refs)
         field = to_wire(payload, buffers)
         if type(payload) is Stored:
             self.session.store.hand_over(payload, call.owner)
@@ -379,7 +379,7 @@ class Runner:
         pickled = [payload for payload in payloads if type(payload) not in _SCALARS]
         pinned = [ref for payload in pickled for ref in refs_of(payload)]
         if pinned:
-            self.session.peers.pin(call.owner, call.number, pinned)
+            self.session.peers.borrowing.pin(call.owner, call.number, pinned)
         # Only now that none has failed: buffers without a row would be taken for those of the next.
         fields = (
             [p if type(p) in _SCALARS else to_wire(p, buffers) for p in payloads] if pickled else payloads

@@ -168,7 +168,7 @@ class Producer:
             return 0
         # Negative: the numbers of tasks are not.
         pin = -next(self._runner.pins)
-        self._session.peers.pin(self._call.owner, pin, refs)
+        self._session.peers.borrowing.pin(self._call.owner, pin, refs)
         return pin
 
     def _look(self) -> None:

@@ -194,7 +194,7 @@ class SyncWorker:
             # What the owner had sent is of no use now.
             self._owners.pop(fd, None)
             self._inbox = deque(item for item in self._inbox if item[0] is not owner)
-            self._session.call_soon(self._session.peers.unpin_all, owner.channel.peer.process_id)
+            self._session.call_soon(self._session.peers.borrowing.unpin_all, owner.channel.peer.process_id)
             if self._paused:
                 # A stream may be waiting for this owner. Where the loop has read, nothing else would tell.
                 self._arrivals.wake()
@@ -387,7 +387,7 @@ class SyncWorker:
         """The call is over and user code still holds references: register before it is reported."""
         done = threading.Lock()
         done.acquire()
-        self._session.call_soon(self._session.peers.register, kept, done.release)
+        self._session.call_soon(self._session.peers.borrowing.register, kept, done.release)
         self._session.waits.park(done, None)
 
     def _was_last(self, call: Call) -> bool:

@@ -91,7 +91,7 @@ def test_a_worker_holds_what_it_returned_until_its_caller_has_registered(tables:
 def test_a_reference_that_comes_back_before_its_release_was_sent_stays_registered(tables: Tables) -> None:
     (inner,) = get(own.remote("value"))
     await_registration(inner)
-    held = HeldBack(session().peers, "release")
+    held = HeldBack(session().peers.borrowing, "release")
     pid = get(stash.remote("kept", [inner]))
     del inner
     held.wait_for(1)
@@ -129,7 +129,7 @@ def test_the_registration_for_one_run_does_not_let_go_of_what_the_next_returned(
     unpins = held_messages(m.UNPIN)
     ref = second_time_lucky.remote(gate.path)
     unpins.wait_for(1)
-    registrations = HeldBack(session().peers, "register")
+    registrations = HeldBack(session().peers.borrowing, "register")
     gate.open()
     pid, inner = get(ref)
     registrations.wait_for(1)

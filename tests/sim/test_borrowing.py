@@ -290,8 +290,8 @@ class Borrowing(RuleBasedStateMachine):
         lives = {record.number for record in objects.lives if record.home is None}
         owned = {number: set(r.borrowers or ()) for number, r in objects.owned.items() if number not in lives}
         assert owned == borrowers, f"{peer} has {owned}, and should have {borrowers}"
-        assert not session.peers.pins()
-        assert not session.peers.registering()
+        assert not session.peers.borrowing.pins()
+        assert not session.peers.borrowing.registering()
         assert session.store.held <= len(peer.holds) + len(owned)
 
     async def end(self) -> None:

@@ -204,7 +204,7 @@ async def settled(cluster: SimulatedCluster) -> None:
         session.owner.objects.validate()
         assert session.owner.objects.owned == {}, session
         assert session.owner.objects.borrowed == {}, session
-        assert not session.peers.pins(), session
+        assert not session.peers.borrowing.pins(), session
     cluster.node.scheduler.validate()
     assert (await ray.aio.available_resources())["CPU"] == NUM_CPUS
     assert len(cluster.workers) <= NUM_CPUS

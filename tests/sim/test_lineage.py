@@ -159,14 +159,14 @@ def test_a_question_that_was_about_to_be_answered_waits_for_the_run() -> None:
         ref = made.remote(3, 5.0)
         await ref
         peers = cluster.driver.peers
-        real = peers._send_answers
+        real = peers.fetching._send_answers
 
         def lose_first(connection: Any) -> None:
-            peers._send_answers = real  # type: ignore[method-assign]
+            peers.fetching._send_answers = real  # type: ignore[method-assign]
             lose(ref)
             real(connection)
 
-        peers._send_answers = lose_first  # type: ignore[method-assign]
+        peers.fetching._send_answers = lose_first  # type: ignore[method-assign]
         assert await first_inside.remote([ref]) == 3
         assert notes.noted["made"] == 2
 

@@ -89,7 +89,7 @@ async def settled(cluster: SimulatedCluster) -> None:
     for session in cluster.sessions:
         assert session.owner.objects.owned == {}, session
         assert session.owner.objects.borrowed == {}, session
-        assert not session.peers.pins(), session
+        assert not session.peers.borrowing.pins(), session
         assert not session.streams.abandoned
         assert session.owner.watchers == []
     assert (await ray.aio.available_resources())["CPU"] == 2
