@@ -188,7 +188,7 @@ class _Making(Generic[T]):
         """What to claim its name with."""
         from .wire.values import encode_in_band
 
-        address = self._session.address_of(self._life)
+        address = self._session.references.address_of(self._life)
         host = () if self._host is None else (self._host.key,)
         return [*(self.name or ()), address[2], encode_in_band((address, self._shape, *host))[0]]
 
@@ -225,7 +225,9 @@ class ActorHandle(Generic[T]):
         self._ray_session = session
         #: What keeps the actor alive; None for a handle that does not.
         self._ray_life = life
-        self._ray_address: RefAddress = session.address(life._record) if life is not None else address  # type: ignore[assignment]
+        if life is not None:
+            address = session.references.address(life._record)
+        self._ray_address: RefAddress = address  # type: ignore[assignment]
         self._ray_shape = shape
         self._ray_calls: ActorCalls | LightMethods | None = None
         if host is None:

@@ -155,14 +155,14 @@ async def get(refs: Any, *, timeout: float | None = None) -> Any:
 
 
 async def _all_done(refs: list[ObjectRef[Any]], timeout: float | None) -> None:
-    owner: Session = refs[0]._record.owner  # type: ignore[assignment]
+    waits = refs[0]._record.owner.session.waits
     records: list[Any] = [ref._record for ref in refs]
     if timeout is None:
-        await owner.waits.wait_all_async(records)
+        await waits.wait_all_async(records)
         return
     try:
         async with asyncio.timeout(timeout):
-            await owner.waits.wait_all_async(records)
+            await waits.wait_all_async(records)
     except TimeoutError:
         from .client.waits import pending_of, timed_out
 

@@ -99,7 +99,7 @@ def get(refs: Any, *, timeout: float | None = None) -> Any:
     checked = list_of_refs(refs)
     if not checked:
         return []
-    session: Session = checked[0]._record.owner  # type: ignore[assignment]
+    session: Session = checked[0]._record.owner.session
     records: list[Any] = [ref._record for ref in checked]
     until, left = session.clock() + timeout if timeout else None, timeout
     while True:
@@ -205,8 +205,8 @@ def cancel(
     """
     made: list[Any] = [ref._ref if type(ref) is ObjectRefGenerator else ref for ref in refs]
     for ref in only_refs(made, "cancel"):
-        session: Session = ref._record.owner  # type: ignore[assignment]
-        session.check_open()
+        session: Session = ref._record.owner.session
+        session.references.check_open()
         if force:
             from .client.stopping import refuse_force
 

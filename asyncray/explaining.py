@@ -98,8 +98,8 @@ class _Why:
         (self._ref,) = api.only_refs([ref], "explain")  # type: ignore[list-item]
         self._record: Any = self._ref._record
         self._stack = _FLAG.check("stack", stack)
-        self.session: Session = self._ref._record.owner  # type: ignore[assignment]
-        self.session.check_open()
+        self.session: Session = self._ref._record.owner.session
+        self.session.references.check_open()
 
     def is_answered(self) -> bool:
         """Whether it is done, and nothing is left of its task."""
@@ -108,13 +108,13 @@ class _Why:
 
     def asker(self) -> Asker:
         """How to find out."""
-        return Exploration(stack=self._stack).of([self.session.address(self._record)])
+        return Exploration(stack=self._stack).of([self.session.references.address(self._record)])
 
     def answer(self, findings: Findings | None = None) -> Explanation:
         """What there is to say."""
         if findings is None or self.is_answered():
             return self._outcome()
-        process_id, _, number = self.session.address(self._record)
+        process_id, _, number = self.session.references.address(self._record)
         return Accounts(findings, self.session.session_name()).of((process_id, number))
 
     def _outcome(self) -> Explanation:
@@ -125,7 +125,7 @@ class _Why:
             return Explanation(name, "lost", (f"{first} was freed with the last reference to it.",))
         if state != FAILED:
             return Explanation(name, "done", (f"{first} is done: its value is there.",))
-        error = self.session.failure_of(self._record)
+        error = self.session.references.failure_of(self._record)
         text = " ".join(str(error).strip().splitlines()[-1:])
         kind = type(error).__name__
         return Explanation(name, "failed", (f"{first} is done: it failed with {kind}: {text}",), error=error)

@@ -220,7 +220,7 @@ class TaskGroup:
             raise
         if self._calls is not None:
             record: Any = ref._record
-            self._calls.adopt(record.owner, record)
+            self._calls.adopt(record.owner.session, record)
 
     def _member_done(self, task: asyncio.Task[Any]) -> None:
         self._members -= 1
@@ -268,4 +268,4 @@ async def _follow(ref: ObjectRef[Any]) -> None:
 
 def _cancel(ref: ObjectRef[Any]) -> None:
     record: Any = ref._record
-    record.owner.cancel_record(record, force=False, recursive=True)
+    record.owner.session.cancel_record(record, force=False, recursive=True)

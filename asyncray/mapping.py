@@ -108,7 +108,7 @@ class InOrder(Generic[R]):
     async def next_async(self) -> ObjectRef[R]:
         """The first one, when it is done."""
         record: Any = self._refs[0]._record
-        await record.owner.waits.wait_all_async([record])
+        await record.owner.session.waits.wait_all_async([record])
         return self._refs.popleft()
 
     def next(self) -> ObjectRef[R]:
@@ -118,7 +118,7 @@ class InOrder(Generic[R]):
             RuntimeError: when this would block a running event loop.
         """
         record: Any = self._refs[0]._record
-        record.owner.waits.wait_all([record], None, _REMEDY)
+        record.owner.session.waits.wait_all([record], None, _REMEDY)
         return self._refs.popleft()
 
     def __enter__(self) -> Self:

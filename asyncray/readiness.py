@@ -216,7 +216,7 @@ class LoopCompletions(Generic[T]):
             self._repeated[record] = self._repeated.get(record, 0) + 1
             return
         self._waiting[record] = ref
-        self._waits = record.owner.waits  # type: ignore[attr-defined]
+        self._waits = record.owner.session.waits
         self._waits.register(record, self)
 
     def notify(self, record: Any) -> None:
@@ -254,7 +254,7 @@ class LoopCompletions(Generic[T]):
 
     def __exit__(self, *exc_info: object) -> None:
         for record in self._waiting:
-            record.owner.waits.unregister(record, self)
+            record.owner.session.waits.unregister(record, self)
         self._waiting.clear()
 
 

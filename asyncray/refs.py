@@ -37,6 +37,8 @@ class RefOwner(Protocol):
     drain_due: bool
     #: Seconds.
     clock: Callable[[], float]
+    #: The session itself, for rooms further up.
+    session: Any
 
     def on_dropped(self) -> None:
         """A record was added to the deque, and nobody has said that it would be looked at."""
@@ -316,4 +318,4 @@ def restore(process_id: bytes, address: str, number: int) -> ObjectRef[Any]:
     session = current().session
     if session is None:
         raise SessionClosedError("a reference can only be unpickled in a process with an open session")
-    return session.restore_ref((process_id, address, number))
+    return session.references.restore_ref((process_id, address, number))

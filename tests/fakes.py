@@ -24,6 +24,7 @@ class FakeOwner:
         self.address = address
         self.dropped: deque[Any] = deque()
         self.drain_due = False
+        self.references = self
         self.sent: list[int] = []
         self.restored: list[RefAddress] = []
 

@@ -92,7 +92,7 @@ class Actors:
 
     def reserve(self) -> ObjectRef[Any]:
         """The life of an actor that is not made yet."""
-        life = ObjectRecord(self.session, self.owner.new_number())
+        life = ObjectRecord(self.session.references, self.owner.new_number())
         life.local = 1
         with self.owner.lock:
             self.session.check_alive()
@@ -103,7 +103,7 @@ class Actors:
         """Make an actor; its handles refer to *life*."""
         owner = self.owner
         record: ObjectRecord = life._record  # type: ignore[assignment]
-        address = self.session.address(record)
+        address = self.session.references.address(record)
         calls = ActorCalls(owner, address, shape)
         calls.asked = True
         plan.extras = {"where": list(address), "shape": shape.to_wire(), "name": plan.name}
@@ -261,7 +261,7 @@ class Actors:
         calls = actor.calls
         descriptor = self.session.descriptors.make_method(calls, "__ray_terminate__", {}, ())
         task = Task(self.owner.new_number(), descriptor, None)
-        record = ObjectRecord(self.session, task.number)
+        record = ObjectRecord(self.session.references, task.number)
         record.local = 1
         record.task = task
         task.records = (record,)

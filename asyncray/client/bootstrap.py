@@ -133,7 +133,7 @@ class Driver:
 
     def _on_wake(self, session: Session) -> None:
         os.eventfd_read(self._wake_fd)
-        session.on_wake()
+        session.references.on_wake()
 
     def _on_ready(self, facts: dict[str, Any]) -> None:
         self.session.facts = facts

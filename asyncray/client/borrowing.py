@@ -161,7 +161,7 @@ class Borrowing:
         """Turn the addresses inside results into references. The owner's lock is held."""
         refs_of: dict[int, list[ObjectRef[Any]]] = {}
         for number, payload, addresses in holding:
-            payload.refs = [self._session.restore_ref(address) for address in addresses]
+            payload.refs = [self._session.references.restore_ref(address) for address in addresses]
             refs_of.setdefault(number, []).extend(payload.refs)
         for number, refs in refs_of.items():
             self._session.call_soon(self.register, refs, _Unpin(self._peers, worker, number))

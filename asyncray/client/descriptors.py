@@ -72,7 +72,7 @@ class Descriptors:
         descriptor.priority = options.priority
         descriptor.options = _worker_options(name, options)
         if refs:
-            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
+            descriptor.options["refs"] = [self._session.references.address_of(ref) for ref in refs]
         is_async = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         mode = ASYNC if is_async else SYNC
         descriptor.group = self._group(mode, options, environment)
@@ -98,7 +98,7 @@ class Descriptors:
             "resources": options.resources.to_floats(),
         }
         if refs:
-            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
+            descriptor.options["refs"] = [self._session.references.address_of(ref) for ref in refs]
         session, packed = self._session, pack_environment(environment)
         labels = session.facts.get("labels", {})
         placement = _demand(options, labels, options.placement)
@@ -139,7 +139,7 @@ class Descriptors:
             "host": calls.index,
         }
         if refs:
-            descriptor.options["refs"] = [self._session.address_of(ref) for ref in refs]
+            descriptor.options["refs"] = [self._session.references.address_of(ref) for ref in refs]
         descriptor.group = calls
         return descriptor
 
@@ -183,8 +183,8 @@ class Descriptors:
         # Runs where destructors do: it appends, and wakes, and nothing else.
         self._alive.pop(number, None)
         self.ended.append(number)
-        if not self._session.drain_due:
-            self._session.on_dropped()
+        if not self._session.references.drain_due:
+            self._session.references.on_dropped()
 
     def take_ended(self) -> list[int]:
         """Numbers that will never be used again; each is returned once."""

@@ -60,7 +60,7 @@ def _is_first_return(record: ObjectRecord) -> bool:
 
 def addresses(session: Session, records: Sequence[ObjectRecord]) -> list[list[Any]]:
     """Where the first of some objects live."""
-    return [list(session.address(record)) for record in records[:MOST_ADDRESSES]]
+    return [list(session.references.address(record)) for record in records[:MOST_ADDRESSES]]
 
 
 def _fact(session: Session, number: int, record: ObjectRecord | None, *, placed: bool) -> dict[str, Any]:

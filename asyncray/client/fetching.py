@@ -181,7 +181,7 @@ class Fetching:
                 if record is None or record.state in (READY, FAILED):
                     continue
                 if addresses:
-                    payload.refs = [self._session.restore_ref(address) for address in addresses]  # type: ignore[union-attr]
+                    payload.refs = [self._session.references.restore_ref(address) for address in addresses]  # type: ignore[union-attr]
                     inner.append((self._owner.ref_to(record), list(payload.refs)))  # type: ignore[union-attr]
                 self._arrived(record, status, payload)
         if unwanted:

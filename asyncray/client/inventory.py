@@ -47,4 +47,4 @@ def _row(session: Session, size: int, place: str, record: ObjectRecord) -> list[
     number = record.number if record.task is None else record.task.number
     line = "" if sites is None else sites.of(record.number) or sites.of(number)
     borrowers = sorted(record.borrowers or ())
-    return [session.binary(record), size, place, record.local, borrowers, line]
+    return [session.references.binary(record), size, place, record.local, borrowers, line]

@@ -44,7 +44,7 @@ def make_keeper(session: Session) -> None:
     descriptor = session.descriptors.make_actor(Keeper, shape, options, session.environment)
     plan = session.actors.plan(descriptor, (), {}, options)
     life = session.actors.reserve()
-    address = session.address_of(life)
+    address = session.references.address_of(life)
     session.actors.create(plan, shape, life)
     # It is held as long as the session lasts.
     session.kept.append(life)

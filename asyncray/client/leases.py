@@ -194,7 +194,7 @@ class Leases:
         if ref._record.weak is None:
             # It comes back when an actor calls itself, and must be this very reference then.
             intern(ref)
-        return self._session.address(ref._record)
+        return self._session.references.address(ref._record)
 
     def _update_demand(self, group: SchedulingClass) -> bool:
         """Tell the node how many more leases are of use, when that has changed enough to matter."""

@@ -68,7 +68,8 @@ class Owner:
         self.leases: Leases = None  # type: ignore[assignment]
         self.priorities: Priorities = None  # type: ignore[assignment]
         #: Records whose ObjectRef was destroyed, not yet accounted for.
-        self.dropped: deque[Any] = deque()
+        self.dropped = session.references.dropped
+        self._references = session.references
         #: Calls made while this thread held the lock (by a destructor); the loop submits them.
         self._put_off: deque[Task] = deque()
         self.numbers = itertools.count(1)
@@ -90,7 +91,7 @@ class Owner:
         """A new object with its value."""
         if self.dropped:
             self.drain_dropped()
-        record = ObjectRecord(self.session, next(self.numbers))
+        record = ObjectRecord(self._references, next(self.numbers))
         record.value = payload
         record.state = READY
         record.local = 1
@@ -172,7 +173,7 @@ class Owner:
         records = []
         for index in range(returns):
             # The first return has the task's own number.
-            record = ObjectRecord(self.session, next(self.numbers) if index else task.number)
+            record = ObjectRecord(self._references, next(self.numbers) if index else task.number)
             record.task = task
             record.local = 1
             owned[record.number] = record
@@ -452,7 +453,7 @@ class Owner:
         key = (address[0], address[2])
         record = self.objects.borrowed.get(key)
         if record is None:
-            record = ObjectRecord(self.session, address[2])
+            record = ObjectRecord(self._references, address[2])
             record.home = address
             self.objects.borrowed[key] = record
         return self.ref_to(record)

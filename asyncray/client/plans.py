@@ -44,16 +44,16 @@ class Plan:
         #: Whether it lives without handles.
         self.detached = False
 
-    def constructor(self, session: RefOwner, number: int, actor: Any, extras: dict[str, Any]) -> Task:
+    def constructor(self, references: RefOwner, number: int, actor: Any, extras: dict[str, Any]) -> Task:
         """The task that begins a life.
 
         Args:
-            session: Whose the task and its object are.
+            references: Whose the task and its object are.
             number: That of both.
             actor: Told of its end: its ``notify`` is called with the record.
             extras: What the worker must know of the actor.
         """
-        record = ObjectRecord(session, number)
+        record = ObjectRecord(references, number)
         record.local = 1
         record.waiters = [actor]
         task = Task(number, self.descriptor, self.arguments)

@@ -58,7 +58,7 @@ def encode_call(
         name = descriptor.name
         raise TypeError(explain_call(name, descriptor.function(), args, kwargs, error)) from error
     for _, ref in dependencies or ():
-        if ref._record.owner is not session:
+        if ref._record.owner is not session.references:
             raise of_the_past(ref)
     if type(arguments) is list:
         if len(arguments) > _FEW_SCALARS:

@@ -156,7 +156,7 @@ class _Writer:
         source = self._sources.get(record)
         if source is not None:
             return source
-        source = self._sources[record] = Source(self._session.address(record))
+        source = self._sources[record] = Source(self._session.references.address(record))
         self.size_bytes += _SOURCE_BYTES
         value = record.value
         if record.state == READY and type(value) not in (Stored, Spilled) and depth < _DEPTH:

@@ -249,7 +249,7 @@ class Remaking:
             task.dependencies = [
                 (place, self._argument(source, lost)) for place, source in recipe.dependencies
             ]
-        records = [ObjectRecord(session, _NOBODY) for _ in spec.returns]
+        records = [ObjectRecord(session.references, _NOBODY) for _ in spec.returns]
         for record in records:
             record.task = task
         task.records = tuple(records)
@@ -272,7 +272,7 @@ class Remaking:
         """
         if source.payload is ABSENT:
             return self._ref(source, lost)
-        record = ObjectRecord(self._session, self._owner.new_number())
+        record = ObjectRecord(self._session.references, self._owner.new_number())
         self._owner.objects.owned[record.number] = record
         record.value = self._filled(source.payload, source.inside, lost)
         record.state = READY
@@ -285,7 +285,7 @@ class Remaking:
             return self._borrowed(source, lost)
         record = self._owner.objects.owned.get(number)
         if record is None:
-            record = self._owner.objects.owned[number] = ObjectRecord(self._session, number)
+            record = self._owner.objects.owned[number] = ObjectRecord(self._session.references, number)
             if source.payload is not ABSENT:
                 record.value = self._filled(source.payload, source.inside, lost)
                 record.state = READY

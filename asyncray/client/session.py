@@ -7,32 +7,23 @@ how a thread waits, what a worker does when its task waits) is handed in.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from ..exceptions import (
     LocalRayletDiedError,
-    ObjectFreedError,
-    ObjectLostError,
     ProtocolError,
     RaySystemError,
     SessionClosedError,
-    TaskCancelledError,
 )
-from ..ids import object_binary
-from ..refs import ObjectRef, RefAddress, RefRecord, RemadeError, intern
-from ..state.objects import FAILED, FREED, PENDING, READY, ObjectRecord
-from ..validation import check_timeout
+from ..state.objects import PENDING, ObjectRecord
 from ..wire import messages as m
 from ..wire.handshake import PEER, TASK, Identity
 from ..wire.stored import Stored
-from ..wire.values import SCALARS, Payload, decode
 from .actors import Actors
 from .descriptors import Descriptors
 from .destructors import interrupts_us
-from .errors import decode_error, encode_error, of_the_past
 from .hints import LargeArguments
 from .hosted import hosted_now
 from .inquiries import Inquiries
@@ -43,7 +34,7 @@ from .peers import Peers
 from .priorities import Priorities
 from .putting import draft_of, encode_call
 from .questions import Questions
-from .spilling import Spilled
+from .references import References
 from .statistics import Statistics, statistics_of
 from .store import Store
 from .streams import Streams
@@ -53,9 +44,9 @@ from .waits import Waits
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from contextvars import Context
 
     from ..net.connection import Connection
+    from ..refs import ObjectRef, RefAddress
     from ..state.pipeline import SchedulingClass
     from ..state.tasks import Descriptor, Task
     from .surroundings import Surroundings, TaskScope
@@ -86,9 +77,9 @@ class Session:
         scope.clock = self.clock
         #: Waiters to be told, with the record that is done.
         self.notices: deque[tuple[ObjectRecord, Sequence[Any]]] = deque()
+        self.references = References(self)
         self.owner = Owner(self)
         self.waits = Waits(self, surroundings.parker)
-        self.dropped = self.owner.dropped
         self.leases = self.owner.leases = Leases(self, self.config)
         self.actors = Actors(self)
         self.lights = Lights(self)
@@ -99,8 +90,6 @@ class Session:
         self.hints = LargeArguments(self.config)
         #: None while the session is open; then why it is not.
         self.failure: Exception | None = None
-        #: Whether it was shut down: its references are of no use any more.
-        self.closed = False
         #: Whether this process is a fork of the one that has the session.
         self.forked = False
         #: The current node's facts, from READY.
@@ -116,19 +105,14 @@ class Session:
         self._hosting: Any = None
         self.questions = Questions(self)
         self.inquiries = Inquiries(self)
-        #: Whether the loop looks at the dropped references soon, so that a drop need not wake it.
-        self.drain_due = False
         #: Called when nobody needs this process any more; None while it does not wait for that.
         self._leave: Callable[[], object] | None = None
         self._context = copy_context()
-        self._sweeping_up = False
         self._listener = self.network.listen(self._accepted)
         #: References held as long as the session lasts.
         self.kept: list[ObjectRef[Any]] = []
         #: Whether detached actors are made here: this process is there as long as the session.
         self.keeps_detached = False
-        #: References pickled where nobody counts them.
-        self._pinned: list[ObjectRef[Any]] = []
         self._on_node = self._node_handlers()
         self.control.on_message = self._on_control
         self.control.on_close = self._on_control_closed
@@ -221,30 +205,19 @@ class Session:
         if self.failure is not None:
             raise type(self.failure)(*self.failure.args)
 
-    def check_open(self) -> None:
-        """Raise when the session was shut down; references of one whose node has died can still be asked.
-
-        Raises:
-            SessionClosedError: after shutdown.
-        """
-        if self.closed:
-            raise SessionClosedError(
-                "the session was shut down, and this reference with it: sessions do not share objects"
-            )
-
     def part(self) -> None:
         """End in order: first the actors that want to clean up, whoever owns them. On the loop."""
         self.actors.farewells.wind_up_all(self._part)
 
     def _part(self) -> None:
         """Ask the node to end. Who waits hears of this, and not of the deaths that follow."""
-        self.closed = True
+        self.references.closed = True
         self.fail(SessionClosedError("the session has been shut down"))
         self.control.send([m.STOP])
 
     def close(self) -> None:
         """The orderly end. On the loop; the caller stops the loop afterwards."""
-        self.closed = True
+        self.references.closed = True
         self.fail(SessionClosedError("the session has been shut down"))
         self._listener.close()
         self.peers.close()
@@ -252,7 +225,7 @@ class Session:
         self.control.on_close = lambda connection, error: None
         self.control.close()
         self.store.close()
-        self._pinned.clear()
+        self.references.forget()
         self.kept.clear()
 
     # --- calling into the loop ----------------------------------------------------------------------------
@@ -305,33 +278,6 @@ class Session:
             self.call_soon(self.deliver)
             raise
 
-    def on_wake(self) -> None:
-        """References were destroyed, or destructors made calls. On the loop."""
-        self.owner.submit_put_off()
-        self.owner.drain_dropped()
-        self.store.drain()
-        ended = self.descriptors.take_ended()
-        self.leases.forget(ended)
-        self.hints.forget(ended)
-        self.streams.close_abandoned()
-        self.check_needed()
-        if not self._sweeping_up:
-            self._sweeping_up = self.drain_due = True
-            self.loop.call_later(_DRAIN_AFTER_S, self._drain_again)
-
-    def _drain_again(self) -> None:
-        # Cleared before the look: a reference that is dropped in between wakes the loop again.
-        self._sweeping_up = self.drain_due = False
-        more = self.dropped or self.descriptors.ended or self.streams.abandoned
-        if more or self.store.unaccounted:
-            self.on_wake()
-
-    def on_dropped(self) -> None:
-        if self.failure is None:
-            # Set first: whoever finds it set has its record in the deque before this wakes the loop.
-            self.drain_due = True
-            self.wake()
-
     def session_name(self) -> str:
         """What this session is called."""
         return self.identity.address.split("-")[1] if "-" in self.identity.address else self.identity.address
@@ -383,119 +329,6 @@ class Session:
         drafted = draft_of(self, value)
         return self.owner.put(value if drafted is None else await self.store.keep_async(drafted))
 
-    # --- references ---------------------------------------------------------------------------------------
-
-    def address(self, record: RefRecord) -> RefAddress:
-        """Where a record's object lives."""
-        home: RefAddress | None = record.home  # type: ignore[attr-defined]
-        if home is not None:
-            return home
-        return (self.identity.process_id, self.identity.address, record.number)
-
-    def address_of(self, ref: ObjectRef[Any]) -> RefAddress:
-        if self.closed:
-            raise of_the_past(ref)
-        record = ref._record
-        if record.weak is None:
-            # When the reference comes back, it must be this very object.
-            intern(ref)
-        return self.address(record)
-
-    def restore_ref(self, address: RefAddress) -> ObjectRef[Any]:
-        """This process's reference to an object, wherever it lives.
-
-        Raises:
-            SessionClosedError: when the object belongs to an earlier session of this process.
-        """
-        with self.owner.lock:
-            if address[0] != self.identity.process_id:
-                return self.owner.borrow(address)
-            record = self.owner.objects.owned.get(address[2])
-            if record is None:
-                return self._freed(address[2])
-            return self.owner.ref_to(record)
-
-    def _freed(self, number: int) -> ObjectRef[Any]:
-        record = ObjectRecord(self, number)
-        record.state = FAILED
-        record.value = encode_error(ObjectFreedError("the object was freed before this reference came back"))
-        self.owner.objects.owned[number] = record
-        return self.owner.ref_to(record)
-
-    def binary(self, record: RefRecord) -> bytes:
-        process_id, _, number = self.address(record)
-        return object_binary(process_id, number)
-
-    def task_binary(self, record: RefRecord) -> bytes:
-        task = record.task  # type: ignore[attr-defined]
-        process_id, _, number = self.address(record)
-        return object_binary(process_id, self.owner.remaking.number_of(task) if task is not None else number)
-
-    def pin_out_of_band(self, ref: ObjectRef[Any]) -> RefAddress:
-        if not self._pinned:
-            warnings.warn(
-                "an ObjectRef was pickled by other means than a call, a put or a return value: nobody counts "
-                "that copy, so its object is kept until the end of the session",
-                stacklevel=3,
-            )
-        self._pinned.append(ref)
-        return self.address_of(ref)
-
-    # --- outcomes -----------------------------------------------------------------------------------------
-
-    def load(self, record: RefRecord) -> Any:
-        state, payload = record.state, record.value  # type: ignore[attr-defined]
-        if state == READY:
-            self.check_open()
-            if type(payload) is Spilled:
-                payload = self._restored(record, payload)  # type: ignore[arg-type]
-            if type(payload) is Stored:
-                return self.store.load(payload, self._ref_to_borrowed(record))  # type: ignore[arg-type]
-            return decode(payload)
-        if state == FAILED:
-            raise decode_error(payload)
-        if state == FREED:
-            raise ObjectFreedError("the object was freed with this reference, which has come back to life")
-        # It was there when the caller looked, and another thread has found that it is lost.
-        raise RemadeError
-
-    def _restored(self, record: ObjectRecord, spilled: Spilled) -> Payload:
-        """What was on disk.
-
-        Raises:
-            ObjectLostError: when it cannot be read, nor waited for.
-            RemadeError: when it cannot be read.
-        """
-        assert self.store.spilling is not None
-        try:
-            return self.store.spilling.restore(record, spilled)
-        except ObjectLostError as error:
-            if not self.owner.remaking.lost(record, spilled, str(error)):
-                raise
-        raise RemadeError
-
-    def load_all(self, records: Sequence[RefRecord]) -> list[Any]:
-        self.check_open()
-        load = self.load
-        # What cannot change is its own payload.
-        return [
-            record.value if record.state == READY and type(record.value) in SCALARS else load(record)  # type: ignore[attr-defined]
-            for record in records
-        ]
-
-    def _ref_to_borrowed(self, record: ObjectRecord) -> ObjectRef[Any] | None:
-        """What keeps a borrowed object alive at its owner; an owned one's payload needs no such thing."""
-        if record.home is None:
-            return None
-        with self.owner.lock:
-            return self.owner.ref_to(record)
-
-    def failure_of(self, record: RefRecord) -> BaseException | None:
-        return decode_error(record.value) if record.state == FAILED else None  # type: ignore[attr-defined]
-
-    def was_cancelled(self, record: RefRecord) -> bool:
-        return record.state == FAILED and isinstance(self.failure_of(record), TaskCancelledError)
-
     # --- waiting ------------------------------------------------------------------------------------------
 
     def fetch(self, records: Iterable[ObjectRecord], *, whole: bool = False) -> None:
@@ -503,27 +336,6 @@ class Session:
         borrowed = [record for record in records if record.home is not None and record.state <= 0]
         if borrowed:
             self.call_soon(lambda: self.peers.fetching.fetch(borrowed, whole=whole))
-
-    def poll(self, record: RefRecord) -> None:
-        self.fetch([record])  # type: ignore[list-item]
-
-    def wait_blocking(self, record: RefRecord, timeout: float | None) -> None:
-        check_timeout(timeout)
-        self.waits.wait_all([record], timeout, "`await ref`")  # type: ignore[list-item]
-
-    async def wait_async(self, record: RefRecord) -> None:
-        await self.waits.wait_all_async([record])  # type: ignore[list-item]
-
-    def add_callback(
-        self, record: RefRecord, key: object, callback: Callable[[], object], context: Context | None
-    ) -> None:
-        self.waits.add_callback(record, key, callback, context)  # type: ignore[arg-type]
-
-    def add_direct_callback(self, record: RefRecord, key: object, callback: Callable[[], object]) -> None:
-        self.waits.add_direct_callback(record, key, callback)  # type: ignore[arg-type]
-
-    def remove_callback(self, record: RefRecord, key: object) -> int:
-        return self.waits.remove_callback(record, key)  # type: ignore[arg-type]
 
     # --- cancelling ---------------------------------------------------------------------------------------
 
@@ -565,7 +377,7 @@ class Session:
         self.owner.drain_dropped()
         with self.owner.lock:
             # What was pickled where nobody counts it may be anywhere.
-            held = self.owner.objects.held_by_others() or bool(self._pinned)
+            held = self.owner.objects.held_by_others() or self.references.pinned() > 0
             return held or self.owner.unfinished() or self.peers.borrowing.pins() > 0
 
     def when_unneeded(self, leave: Callable[[], object]) -> None:
@@ -589,10 +401,6 @@ class Session:
     def statistics(self) -> Statistics:
         """How much this process keeps."""
         return statistics_of(self)
-
-    def pinned_out_of_band(self) -> int:
-        """How many references were pickled where nobody counts them."""
-        return len(self._pinned)
 
     def __repr__(self) -> str:
         state = "open" if self.failure is None else "closed"

@@ -50,7 +50,7 @@ def statistics_of(session: Session) -> Statistics:
             borrowers=sum(len(record.borrowers or ()) for record in owned),
             registering=session.peers.borrowing.registering(),
             results_pinned=session.peers.borrowing.pins(),
-            out_of_band=session.pinned_out_of_band(),
+            out_of_band=session.references.pinned(),
             tasks=len(tasks),
             functions=len(session.descriptors),
             dropped=len(owner.dropped) + session.store.unaccounted,

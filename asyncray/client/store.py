@@ -249,9 +249,9 @@ class Store:
     def dropped(self, start: int) -> None:
         """A Stored is gone. It runs in destructors, so it appends, and wakes, and nothing else."""
         self._dropped.append(start)
-        session = self._session
-        if not session.drain_due:
-            session.on_dropped()
+        references = self._session.references
+        if not references.drain_due:
+            references.on_dropped()
 
     def drain(self) -> None:
         """Account for what is gone; from any thread."""

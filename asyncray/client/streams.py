@@ -58,11 +58,13 @@ class Stream:
     """
 
     __slots__ = (
-        "_ended", "_numbers", "_owned", "_unread", "flow", "home", "owner", "record", "spec", "waiters",
+        "_ended", "_numbers", "_owned", "_session", "_unread", "flow", "home", "owner", "record", "spec",
+        "waiters",
     )  # fmt: skip
 
     def __init__(self, session: Session, bound: int, *, soft: bool) -> None:
-        self.owner = session
+        self.owner = session.references
+        self._session = session
         #: As of a record whose object is here: nothing of it is ever fetched.
         self.home = None
         self.flow = Inflow(bound, soft=soft)
@@ -104,7 +106,7 @@ class Stream:
         record.local = 1
         self._owned[number] = record
         if type(payload) is Stored and self.spec is not None:
-            self.owner.owner.remaking.took_item(self.spec, number, payload)
+            self._session.owner.remaking.took_item(self.spec, number, payload)
         if flow.received - len(unread) >= flow.tell_at:
             self.tell()
         return ObjectRef(record)
@@ -116,7 +118,7 @@ class Stream:
             RuntimeError: when this would block a running event loop.
             StopIteration: after the last.
         """
-        waits = self.owner.waits
+        waits = self._session.waits
         while (ref := self._take_or_end(end, StopIteration)) is None:
             waits.check_may_block("`async for`")
             bell = Bell()
@@ -133,7 +135,7 @@ class Stream:
         Raises:
             StopAsyncIteration: after the last.
         """
-        waits = self.owner.waits
+        waits = self._session.waits
         while (ref := self._take_or_end(end, StopAsyncIteration)) is None:
             bell = waits.new_loop_bell()
             if self._add_waiter(bell):
@@ -153,7 +155,7 @@ class Stream:
         if not done and not self._ended:
             self.tell()
             return None
-        with self.owner.owner.lock:
+        with self._session.owner.lock:
             if self._ended or self.record.state != FAILED:
                 raise stop
             self._ended = True
@@ -172,7 +174,7 @@ class Stream:
         return self._ended or (self.record.state != PENDING and not self.is_ready())
 
     def _add_waiter(self, waiter: Any) -> bool:
-        owner = self.owner.owner
+        owner = self._session.owner
         with owner.lock:
             if self.state or self._ended or not owner.add_waiter(self.record, waiter):
                 return False
@@ -180,7 +182,7 @@ class Stream:
             return True
 
     def _remove_waiter(self, waiter: Any) -> None:
-        owner = self.owner.owner
+        owner = self._session.owner
         with owner.lock:
             if waiter in self.waiters:
                 self.waiters.remove(waiter)
@@ -191,14 +193,14 @@ class Stream:
     def arrive(self, first: int, payloads: Sequence[Any], digest: int, *, large: bool = False) -> None:
         """Items have come. The owner's lock is held; waiters hear of it afterwards."""
         if large and not self.flow.discards:
-            self.owner.owner.remaking.keep_items(self, first, payloads)
+            self._session.owner.remaking.keep_items(self, first, payloads)
         self.flow.arrive(first, payloads, digest, large=large)
-        notices = self.owner.notices
+        notices = self._session.notices
         if self.waiters:
             notices.append((self, self.waiters))  # type: ignore[arg-type]
             self.waiters = []
-        if self.owner.owner.watchers:
-            notices.append((self, self.owner.owner.watchers[:]))  # type: ignore[arg-type]
+        if self._session.owner.watchers:
+            notices.append((self, self._session.owner.watchers[:]))  # type: ignore[arg-type]
 
     def fail(self, payload: Any) -> None:
         """The generator raised: that is its last item. The owner's lock is held."""
@@ -218,7 +220,7 @@ class Stream:
         """Tell the producer how far the reader is, if that is of use to it. From any thread."""
         if self.flow.read < self.flow.tell_at:
             return
-        with self.owner.owner.lock:
+        with self._session.owner.lock:
             read = self.flow.due()
             link = None if read is None else self._push_credit(read)
         if link is not None:
@@ -235,14 +237,14 @@ class Stream:
 
     def lift(self) -> None:
         """Let the producer run to its end, if the bound is only the default."""
-        with self.owner.owner.lock:
+        with self._session.owner.lock:
             link = self._push_credit(WITHOUT_END) if self.flow.lift() else None
         if link is not None:
             link.flush()
 
     def forsake(self) -> None:
         """Nobody who could read is left: let the producer end, but do not let it pause for ever."""
-        with self.owner.owner.lock:
+        with self._session.owner.lock:
             self.flow.forsaken = True
             link = self._push_credit(NO_MORE)
         if link is not None:
@@ -254,10 +256,10 @@ class Stream:
         """Stop the producer; free what was not read. From any thread, and on any loop."""
         self._discard(ended=True)
         if self.record.state == PENDING:
-            self.owner.cancel_record(self.record, force=False, recursive=True)
+            self._session.cancel_record(self.record, force=False, recursive=True)
 
     def _discard(self, *, ended: bool) -> None:
-        with self.owner.owner.lock:
+        with self._session.owner.lock:
             self._ended = self._ended or ended
             dropped = self.flow.discard()
             if self.spec is not None:
@@ -271,7 +273,7 @@ class Stream:
         """Close soon. From a destructor: it appends, and wakes, and nothing else."""
         if self.record.state != PENDING and not self._unread:
             return
-        self.owner.streams.abandoned.append(self)
+        self._session.streams.abandoned.append(self)
         if not self.owner.drain_due:
             self.owner.on_dropped()
 

@@ -30,7 +30,7 @@ class Surroundings:
     parker: Parker
     #: Seconds that only go forward: the one clock of everything here.
     clock: Callable[[], float]
-    #: Wakes the loop; callable from a destructor, in any thread. It leads to Session.on_wake.
+    #: Wakes the loop; callable from a destructor, in any thread. It leads to References.on_wake.
     wake: Callable[[], None]
     #: What calls made here inherit.
     environment: RuntimeEnv

@@ -251,7 +251,7 @@ class Callback:
     def notify(self, record: ObjectRecord) -> None:
         if record.state == REMOTE:
             # Somebody had asked only whether the value is there. Now it is wanted.
-            record.owner.waits.register(record, self)  # type: ignore[attr-defined]
+            record.owner.session.waits.register(record, self)
         elif self._post is None:
             self._run_guarded()
         else:

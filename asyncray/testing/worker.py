@@ -54,7 +54,7 @@ def new_session(
 
     def wake() -> None:
         # Called from destructors, in whichever process drops the last reference.
-        machine.loop.call_soon_threadsafe(woken[0].on_wake, context=process.context)
+        machine.loop.call_soon_threadsafe(woken[0].references.on_wake, context=process.context)
 
     session = Session(
         Surroundings(

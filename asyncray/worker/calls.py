@@ -269,7 +269,7 @@ class Runner:
 
     def _hold(self, call: Call, addresses: Iterable[Sequence[Any]]) -> list[ObjectRef[Any]]:
         """Take references that came with a call, for as long as it runs."""
-        refs = [self.session.restore_ref((where, at, number)) for where, at, number in addresses]
+        refs = [self.session.references.restore_ref((where, at, number)) for where, at, number in addresses]
         if refs:
             call.refs = call.refs or []
             call.refs += refs

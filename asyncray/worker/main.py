@@ -137,7 +137,7 @@ def _session(
 
     def on_wake() -> None:
         os.eventfd_read(wake_fd)
-        session.on_wake()
+        session.references.on_wake()
 
     loop.add_reader(wake_fd, on_wake)
     os.register_at_fork(after_in_child=current().after_fork)

@@ -162,7 +162,7 @@ def nest() -> Any:
 def test_a_reference_that_another_thread_finds_while_it_dies_is_counted_again(tables: Tables) -> None:
     """The thread that drops the last reference stands still in the middle of it."""
     ref = ray.put("value")
-    address = session().address_of(ref)
+    address = session().references.address_of(ref)
     dying, found = threading.Event(), threading.Event()
 
     def trace(frame: Any, event: str, argument: Any) -> None:
@@ -180,7 +180,7 @@ def test_a_reference_that_another_thread_finds_while_it_dies_is_counted_again(ta
     thread = threading.Thread(target=drop, args=(refs,))
     thread.start()
     assert dying.wait(LIMIT_S)
-    again = session().restore_ref(address)
+    again = session().references.restore_ref(address)
     found.set()
     thread.join()
     session().owner.drain_dropped()
@@ -194,7 +194,7 @@ def test_a_thread_that_is_stopped_between_dropping_and_waking_keeps_nobody_from_
     """Two threads drop a reference each; the first is stopped before it can wake the loop."""
     refs = [[ray.put(0)], [ray.put(1)]]
     stopped, go_on = threading.Event(), threading.Event()
-    settled(lambda: not session().drain_due)
+    settled(lambda: not session().references.drain_due)
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code is ray.ObjectRef.__del__.__code__ and event == "call":

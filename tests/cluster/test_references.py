@@ -473,7 +473,7 @@ def test_a_reference_pickled_by_hand_is_kept_to_the_end_and_said_once(tables: Ta
     del ref, other
     gc.collect()
     assert tables.get_in(pid, "kept", 0) == "value"
-    session()._pinned.clear()
+    session().references._pinned.clear()
 
 
 def test_copying_a_reference_is_no_pickling(tables: Tables) -> None:

@@ -166,7 +166,7 @@ class SessionRig:
             refs = [self.session.submit(descriptor, (position,), {}) for position in range(2)]
             self.refs += refs if returns == 1 else refs[0] or [] if returns == 2 else []
         self.refs.append(self.session.put([1]))
-        self.borrowed = self.session.restore_ref((PEER.process_id, PEER.address, 5))
+        self.borrowed = self.session.references.restore_ref((PEER.process_id, PEER.address, 5))
         self.control.arrive([m.GRANT, 0, 1, "worker", b"w" * 16, 2])
         (self.link,) = self.network.made
         self.peer = Wire()

@@ -58,7 +58,7 @@ def large_inside(values: list[Any]) -> bytes:
 
 def owner_of(ref: ObjectRef[Any]) -> Any:
     owner: Any = ref._record.owner
-    return owner.owner
+    return owner.session.owner
 
 
 def lose(*refs: ObjectRef[Any]) -> None:

@@ -76,8 +76,8 @@ def test_a_value_lost_between_its_arrival_and_the_look_is_waited_for_within_the_
     async def main(cluster: SimulatedCluster) -> None:
         ref = made.options(max_retries=10).remote(3, 5.0)
         await ref
-        driver = cluster.driver
-        real = driver.load
+        references = cluster.driver.references
+        real = references.load
         losses = iter([ref])
 
         def load(record: Any) -> Any:
@@ -85,7 +85,7 @@ def test_a_value_lost_between_its_arrival_and_the_look_is_waited_for_within_the_
                 lose(each)
             return real(record)
 
-        driver.load = load  # type: ignore[method-assign]
+        references.load = load  # type: ignore[method-assign]
         with pytest.raises(GetTimeoutError):
             await ray.aio.get([ref], timeout=2)
         assert await ray.aio.get([ref], timeout=4) == [large(3)]
