@@ -395,7 +395,7 @@ class Actors:
 
     def _connect(self, calls: ActorCalls, worker: Identity, incarnation: int) -> None:
         try:
-            link = self.session.leases.connect(worker)
+            link = self.session.leases.links.connect(worker)
         except OSError as error:  # no descriptor is left, and nothing tells when there is one again
             _log.warning("cannot connect to actor process %d, and will try again: %s", worker.pid, error)
             self.session.loop.call_later(_CONNECT_AGAIN_S, self._ask, calls)

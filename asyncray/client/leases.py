@@ -16,52 +16,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ProtocolError, RaySystemError, RuntimeEnvSetupError, TaskUnschedulableError
-from ..refs import intern
-from ..state.objects import READY
 from ..state.pipeline import Lease, SchedulingClass, measured
 from ..state.tasks import DONE, Descriptor, Task, Verdict, after_worker_death
 from ..wire import messages as m
-from ..wire.handshake import TASK, Identity
-from ..wire.stored import Stored
-from ..wire.values import BufferFeed, Encoded, to_wire, wire_bytes
+from ..wire.handshake import Identity
+from ..wire.values import BufferFeed
 from .actor_calls import CALLERS_OWN, Creations
-from .arguments import NUMBERS, arguments_to_wire, with_numbers
 from .errors import crash_of
 from .results import Results
-from .spilling import Spilled
 from .stopping import stop_at_worker
 from .task_frame import TaskFrame
+from .worker_links import WorkerLink, WorkerLinks, flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from ..config import Config
     from ..net.connection import Connection
-    from ..refs import ObjectRef, RefAddress
     from ..wire.frames import Message
     from .session import Session
 
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
 _EARLY_S: Final = 0.001
-
-
-class WorkerLink:
-    """The connection over which this owner sends tasks to one worker, lease after lease."""
-
-    __slots__ = ("broken", "connection", "described", "lease")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        #: Numbers of the descriptors that the worker knows.
-        self.described: set[int] = set()
-        #: The lease in force; None between two.
-        self.lease: Lease | None = None
-        #: What one of the two ends did not understand, as the end of a sentence; empty while all is well.
-        self.broken = ""
-
-    def flush(self) -> None:
-        """Send what was pushed."""
-        self.connection.flush()
 
 
 class Leases:
@@ -74,7 +50,7 @@ class Leases:
         self._groups: dict[Hashable, SchedulingClass] = {}
         self._by_number: list[SchedulingClass] = []
         self._leases: dict[int, Lease] = {}
-        self._links: dict[bytes, WorkerLink] = {}
+        self.links = WorkerLinks(session, self._on_worker_message, self._on_link_closed)
         #: Somebody waits for resources: idle leases go back at once.
         self._wanted = False
         self._watching = False
@@ -135,7 +111,7 @@ class Leases:
     def _push_tasks(self, lease: Lease, tasks: list[Task]) -> None:
         link: WorkerLink = lease.link
         lease.idle_since = None
-        frame = TaskFrame()
+        frame = TaskFrame(self._session)
         for task in tasks:
             descriptor = task.descriptor
             if descriptor.number not in link.described:
@@ -143,58 +119,12 @@ class Leases:
                 link.connection.push(_describe(descriptor))
             if frame.size_bytes > self._config.batch_bytes:
                 link.connection.push([m.TASKS, frame.rows], frame.buffers)
-                frame = TaskFrame()
-            self._add_row(frame, task)
+                frame = TaskFrame(self._session)
+            frame.add(task)
         link.connection.push([m.TASKS, frame.rows], frame.buffers)
         if not self._watching and len(lease.in_flight) > 1 and not lease.group.concurrent:
             self._watching = True
             self._session.call_soon(self._watch_later)
-
-    def _add_row(self, frame: TaskFrame, task: Task) -> None:
-        arguments, dependencies = task.arguments, task.dependencies
-        if type(arguments) in (bytes, Encoded):
-            frame.size_bytes += wire_bytes(arguments)
-        if dependencies is not None and type(arguments) is list:
-            arguments, dependencies = with_numbers(arguments, dependencies)
-            frame.size_bytes += _NUMBER_BYTES * len(arguments)
-        field = arguments_to_wire(arguments, frame.buffers)
-        extras = task.extras
-        if task.terms is not None:
-            extras = task.terms.extras(extras, self._session.clock())
-            frame.size_bytes += task.terms.size_bytes
-        if task.stream is not None:
-            extras = task.stream.extras(extras)
-        descriptor = task.descriptor
-        row = [task.number, descriptor.number, field, None, extras]
-        if dependencies is not None:
-            group: Any = descriptor.group
-            named = group.actor and group.names_arguments(task)
-            row[3] = [[place, self._dependency(ref, frame, named=named)] for place, ref in dependencies]
-        frame.rows.append(row)
-
-    def _dependency(self, ref: ObjectRef[Any], frame: TaskFrame, *, named: bool) -> Any:
-        """A small value goes along, or where a stored one lies; others, or both if *named*, are asked for."""
-        record: Any = ref._record
-        if record.state == READY and type(record.value) in NUMBERS:
-            frame.size_bytes += _NUMBER_BYTES
-            return record.value
-        if record.state == READY and type(record.value) is not Spilled:
-            if type(record.value) is Stored:
-                if named:
-                    return [self._address(ref)]
-                frame.size_bytes += wire_bytes(record.value)
-                return [self._address(ref), to_wire(record.value, frame.buffers)]
-            size = wire_bytes(record.value)
-            if size <= self._config.inline_limit_bytes and frame.size_bytes <= self._config.batch_bytes:
-                frame.size_bytes += size
-                return to_wire(record.value, frame.buffers)
-        return [self._address(ref)]
-
-    def _address(self, ref: ObjectRef[Any]) -> RefAddress:
-        if ref._record.weak is None:
-            # It comes back when an actor calls itself, and must be this very reference then.
-            intern(ref)
-        return self._session.references.address(ref._record)
 
     def _update_demand(self, group: SchedulingClass) -> bool:
         """Tell the node how many more leases are of use, when that has changed enough to matter."""
@@ -222,7 +152,7 @@ class Leases:
             lease = Lease(number, group, None)
             self._leases[number] = lease
         try:
-            link = self._link(Identity(process_id, address, pid))
+            link = self.links.connect(Identity(process_id, address, pid))
         except OSError as error:
             self._unreachable(lease, error)
             return
@@ -236,7 +166,7 @@ class Leases:
             group.leases[number] = lease
             links = self.pump(group)
             links += self._rest(lease)
-        _flush(links)
+        flush_all(links)
 
     def _unreachable(self, lease: Lease, error: OSError) -> None:
         """This process cannot open a further connection: it goes on with the workers that it has, if any."""
@@ -250,35 +180,13 @@ class Leases:
                     why = f"the task {task.descriptor.name!r} cannot be sent to a worker: {error}"
                     self._owner.fail(task, RaySystemError(why))
             links += self.pump(group)
-        _flush(links)
+        flush_all(links)
         self._session.deliver()
 
     def _group_of(self, number: int) -> SchedulingClass:
         if not 0 <= number < len(self._by_number):
             raise ProtocolError(f"the node speaks of class {number}, which does not exist")
         return self._by_number[number]
-
-    def _link(self, worker: Identity, network: Any = None) -> WorkerLink | None:
-        """The connection to a worker; None when the worker is dead.
-
-        Raises:
-            OSError: when this process has no descriptor left for it.
-        """
-        process_id = worker.process_id
-        link = self._links.get(process_id)
-        if link is not None and not link.connection.closed:
-            return link
-        try:
-            connection = (network or self._session.network).connect(worker.address, TASK)
-        except ConnectionError:
-            return None
-        connection.peer = worker
-        link = WorkerLink(connection)
-        connection.on_message = lambda _, message, buffers: self._on_worker_message(link, message, buffers)
-        connection.on_close = lambda _, error: self._on_link_closed(process_id, link, error)
-        self._links[process_id] = link
-        self._session.start_connection(connection)
-        return link
 
     def wanted(self, waiting: bool) -> None:
         """Somebody waits for resources, or nobody does any more."""
@@ -288,7 +196,7 @@ class Leases:
             if waiting:
                 for lease in list(self._leases.values()):
                     links += self._rest(lease)
-        _flush(links)
+        flush_all(links)
 
     def denied(self, group_number: int, reason: str) -> None:
         """The node will never grant what a class asks for: its queued tasks fail."""
@@ -324,7 +232,7 @@ class Leases:
             guilty = self._guilty(lease, tasks, running)
             self._after_loss(lease.group, tasks, guilty, (kind, explanation))
             links = self.pump(lease.group)
-        _flush(links)
+        flush_all(links)
         self._session.deliver()
 
     def _guilty(self, lease: Lease, tasks: list[Task], running: int) -> set[int]:
@@ -397,7 +305,7 @@ class Leases:
             links = self.pump(lease.group)
             if not lease.in_flight:
                 links += self._rest(lease)
-        _flush(links)
+        flush_all(links)
         self._session.deliver()
         self._session.check_needed()
 
@@ -418,15 +326,13 @@ class Leases:
             if not lease.in_flight:
                 lease.blocked = False
                 links += self._rest(lease)
-        _flush(links)
+        flush_all(links)
 
-    def _on_link_closed(self, process_id: bytes, link: WorkerLink, error: Exception | None) -> None:
+    def _on_link_closed(self, link: WorkerLink, error: Exception | None) -> None:
         """A worker's connection broke. If the worker lives, it is of no use to us any more: end it.
 
         Mostly it is dead, and the node is about to say how. The grace lets it.
         """
-        if self._links.get(process_id) is link:
-            del self._links[process_id]
         # Results that came before what broke it are results.
         self._session.deliver()
         lease = link.lease
@@ -448,16 +354,6 @@ class Leases:
         if lease is not None and lease.lost is None:
             self._session.control.send([m.KILL, lease.number])
 
-    def connections(self) -> list[Connection]:
-        """Every connection to a worker."""
-        return [link.connection for link in self._links.values()]
-
-    def idle_link(self, process_id: bytes) -> WorkerLink | None:
-        """The link to a worker that waits for a call of ours, if it does. From any thread."""
-        link = self._links.get(process_id)
-        lease = None if link is None else link.lease
-        return link if lease is not None and not lease.in_flight and not lease.closing else None
-
     def under_way(self) -> Iterator[Task]:
         """The tasks that were sent with the places of their arguments, and have not ended."""
         for lease in self._leases.values():
@@ -465,32 +361,9 @@ class Leases:
                 yield from lease.in_flight.values()
         yield from self._session.actors.under_way()
 
-    def drain(self, process_id: bytes) -> None:
-        """Handle what a worker has sent, now. On the loop, without the lock."""
-        link = self._links.get(process_id)
-        if link is not None:
-            link.connection.drain()
-
-    def forget(self, numbers: Sequence[int]) -> None:
-        """Tell workers which descriptors will never be used again. On the loop, without the lock."""
-        if not numbers:
-            return
-        links: list[WorkerLink | Connection] = []
-        with self._owner.lock:
-            for link in self._links.values():
-                known = link.described.intersection(numbers)
-                if known:
-                    link.described -= known
-                    link.connection.push([m.FORGET, sorted(known)])
-                    links.append(link)
-        _flush(links)
-
     def close(self) -> None:
-        """Close the connections to workers. On the loop, without the lock."""
-        for link in list(self._links.values()):
-            link.connection.on_close = lambda connection, error: None
-            link.connection.close()
-        self._links.clear()
+        """The session ends. On the loop, without the lock."""
+        self.links.close()
         self._leases.clear()
 
     # --- idle leases --------------------------------------------------------------------------------------
@@ -520,10 +393,6 @@ class Leases:
         """An actor's worker is gone."""
         self._forget(lease)
 
-    def connect(self, worker: Identity, network: Any = None) -> WorkerLink | None:
-        """The link to a worker that another process has leased; None when it is dead. Without the lock."""
-        return self._link(worker, network)
-
     def _forget(self, lease: Lease) -> None:
         lease.closing = True
         self._leases.pop(lease.number, None)
@@ -549,7 +418,7 @@ class Leases:
             self._sweeping = bool(left_s)
             if left_s:
                 self._session.loop.call_later(min(left_s), self._sweep)
-        _flush(links)
+        flush_all(links)
 
     # --- watching for workers that stand still --------------------------------------------------------------
 
@@ -583,14 +452,5 @@ class Leases:
         stop_at_worker(self._session, task, force=force, recursive=recursive)
 
 
-#: Bytes of a number in a frame, at most.
-_NUMBER_BYTES: Final = 16
-
-
 def _describe(descriptor: Descriptor) -> Message:
     return [m.DESCRIBE, descriptor.number, descriptor.function_id, descriptor.blob, descriptor.options]
-
-
-def _flush(links: Sequence[WorkerLink | Connection]) -> None:
-    for link in links:
-        link.flush()

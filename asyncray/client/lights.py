@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from ..refs import ObjectRef, RefAddress
     from ..state.tasks import Descriptor
     from ..wire.frames import Message
-    from .leases import WorkerLink
     from .plans import Plan
     from .session import Session
+    from .worker_links import WorkerLink
 
 _log = logging.getLogger("asyncray")
 #: Seconds that actors without handles have to finish what was called for, and to end.
@@ -263,8 +263,8 @@ class Lights:
         session = self.session
         accept = session.on_task_connection
         if host.process_id != session.identity.process_id or accept is None:
-            return session.leases.connect(host)
-        return session.leases.connect(host, LocalNetwork(session.call_soon, session.identity, accept))
+            return session.leases.links.connect(host)
+        return session.leases.links.connect(host, LocalNetwork(session.call_soon, session.identity, accept))
 
     def on_host_lost(self, process_id: bytes, kind: str, explanation: str) -> None:
         """The node says that a host has ended."""

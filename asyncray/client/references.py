@@ -215,7 +215,7 @@ class References:
         self.session.owner.drain_dropped()
         self.session.store.drain()
         ended = self.session.descriptors.take_ended()
-        self.session.leases.forget(ended)
+        self.session.leases.links.forget(ended)
         self.session.hints.forget(ended)
         self.session.streams.close_abandoned()
         self.session.check_needed()

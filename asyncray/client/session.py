@@ -190,7 +190,7 @@ class Session:
         self.forked = True
         self.failure = RaySystemError("this process was forked from one with a session and has none itself")
         self.wake = lambda: None
-        for connection in (self.control, *self.peers.connections(), *self.leases.connections()):
+        for connection in (self.control, *self.peers.connections(), *self.leases.links.connections()):
             connection.abandon()
         self._listener.abandon()
         self.owner.abandon(self.failure)

@@ -285,7 +285,7 @@ class Store:
     def _tell_makers(self, makers: dict[Identity, list[int]]) -> None:
         """Tell those who made results that their extents are free; from any thread."""
         for maker in list(makers):
-            link = self._session.leases.idle_link(maker.process_id)
+            link = self._session.leases.links.idle_link(maker.process_id)
             if link is not None:
                 # Before our next call there, which then finds its pages.
                 link.connection.send([m.RECYCLE, makers.pop(maker)])
@@ -351,7 +351,7 @@ class Store:
         m.check_processes("GONE", dead)
         for process_id in dead:
             # What it sent before it died may be about these.
-            self._session.leases.drain(process_id)
+            self._session.leases.links.drain(process_id)
             self._session.peers.drain(process_id)
         self._settle()
         with self._lock:

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from ..state.tasks import Descriptor, Task
     from .arguments import Arguments, Dependency
-    from .leases import WorkerLink
     from .recalling import ItemSpec
     from .session import Session
     from .terms import Terms
+    from .worker_links import WorkerLink
 
 
 #: Among a task's extras: see Stream.forsake.

@@ -164,4 +164,4 @@ def _is_actor(pid: int) -> bool:
 def _links() -> list[Any]:
     session = current().session
     assert session is not None
-    return list(session.leases._links.values())
+    return list(session.leases.links._links.values())

@@ -77,7 +77,7 @@ def of_tables(here: Session) -> dict[str, int]:
         "constructors": actors.creating,
         "mailboxes": actors._calls,
         "leases": leases._leases,
-        "links": leases._links,
+        "links": leases.links._links,
         "peers": here.peers._connections,
     }
     return {name: len(table) for name, table in tables.items()}

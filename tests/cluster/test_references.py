@@ -274,7 +274,7 @@ def test_functions_that_nobody_can_call_any_more_are_forgotten(tables: Tables) -
 
     def known() -> set[int]:
         """Numbers of functions, here and in workers."""
-        described = [link.described for link in session().leases._links.values()]
+        described = [link.described for link in session().leases.links._links.values()]
         return set(session().descriptors._alive).union(session().hints._seen, *described)
 
     get([same.remote(i) for i in range(10)])

@@ -253,7 +253,8 @@ def test_memory_is_taken_back_from_a_worker_that_runs(doors: Doors) -> None:
         door.arrival()
         leases = session().leases
         # As to an actor that runs a call of somebody else.
-        leases.idle_link = leases._links.get  # type: ignore[method-assign, assignment]
+        links = leases.links
+        links.idle_link = links._links.get  # type: ignore[method-assign, assignment]
         del array
         assert (get(ray.put(numbers(2, 60 * MIB))) == numbers(2, 60 * MIB)).all()
         door.let_in()

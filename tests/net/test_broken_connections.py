@@ -119,7 +119,7 @@ def test_a_worker_that_its_owner_talked_nonsense_to_is_ended_and_its_tasks_run_a
     door = doors.new()
     behind = [ray.remote(stand_at).remote(door.name), same.remote(2)]
     first = door.arrival()
-    (link,) = [link for link in session().leases._links.values() if link.connection.peer.pid == first]
+    (link,) = [link for link in session().leases.links._links.values() if link.connection.peer.pid == first]
     link.connection._sock.send(frame([m.TASKS, [[1, 77, None, None, None]]]))  # type: ignore[attr-defined]
     door.let_in()  # the running task ends; then its worker reads on
     door.let_in()
