@@ -37,9 +37,9 @@ if _typing.TYPE_CHECKING:
     from . import aio as aio
     from . import util as util
     from .actor import ActorHandle as ActorHandle
-    from .actor import get_actor as get_actor
     from .actor import kill as kill
     from .actor import method as method
+    from .named_actors import get_actor as get_actor
 
 __version__ = "0.1.0"
 
@@ -77,8 +77,12 @@ def __getattr__(name: str) -> object:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
-    if name in ("ActorHandle", "get_actor", "kill", "method"):
+    if name in ("ActorHandle", "kill", "method"):
         from . import actor
 
         return getattr(actor, name)
+    if name == "get_actor":
+        from .named_actors import get_actor
+
+        return get_actor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from . import actor, api, explaining, lifecycle
+from . import api, explaining, lifecycle, named_actors
 from .context import Context
 from .generators import ObjectRefGenerator
 from .groups import TaskGroup
@@ -252,12 +252,12 @@ async def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]
     Raises:
         ValueError: when no actor has the name.
     """
-    return await actor.get_actor_async(name, namespace)
+    return await named_actors.get_actor_async(name, namespace)
 
 
 async def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT002 - as in Ray
     """The names of this session's living actors; see :func:`asyncray.util.list_named_actors`."""
-    return await actor.list_named_actors_async(all_namespaces=all_namespaces)
+    return await named_actors.list_named_actors_async(all_namespaces=all_namespaces)
 
 
 async def available_resources() -> dict[str, float]:

@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from ..actor import list_named_actors
 from ..explaining import explain, wait_graph
 from ..memory import memory_summary
+from ..named_actors import list_named_actors
 from ..serialization import deregister_serializer, inspect_serializability, register_serializer
 from .actor_group import ActorGroup
 from .actor_pool import ActorPool
