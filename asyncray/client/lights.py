@@ -12,7 +12,8 @@ is, for all its lives, so a call goes there at once, and nobody is asked:
                                    | -- LIGHT_END -----------> |
                                    | <--------- LIGHT_ENDED -- |
 
-The node makes the hosts, and tells of their ends (node.hosts). How many there are: client.filling.
+The node makes the hosts, and tells of their ends (node.hosts). How many there are: client.filling. What hosts
+are told of ends: client.light_ends; what callers are told: client.light_news.
 
 Everything here runs on the session's loop without the lock, except where it says otherwise.
 """
@@ -20,14 +21,13 @@ Everything here runs on the session's loop without the lock, except where it say
 from __future__ import annotations
 
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from ..exceptions import ActorDiedError, RuntimeEnvSetupError
+from ..exceptions import RuntimeEnvSetupError
 from ..net.local import LocalNetwork
 from ..node.hosts import RETIRED
-from ..state.actors import ALIVE, DEAD, ENDING, STARTING
+from ..state.actors import ALIVE, ENDING, STARTING
 from ..state.objects import FAILED, ObjectRecord
 from ..state.pipeline import Lease
 from ..state.restarts import End
@@ -40,14 +40,16 @@ from .by_reference import by_reference
 from .errors import encode_error
 from .filling import Filling
 from .host_calls import HostCalls, LightMethods, Room
+from .light_ends import LightEnds
+from .light_news import LightNews, forgotten
 from .owned_light import OwnedLight
 from .strangers import Strangers, unavailable
+from .worker_links import flush_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..actor_shape import ActorShape
-    from ..net.connection import Connection
     from ..refs import ObjectRef, RefAddress
     from ..state.tasks import Descriptor
     from ..wire.frames import Message
@@ -56,8 +58,6 @@ if TYPE_CHECKING:
     from .worker_links import WorkerLink
 
 _log = logging.getLogger("asyncray")
-#: Seconds that actors without handles have to finish what was called for, and to end.
-_END_S: Final = 30.0
 #: Seconds between two attempts to connect while no descriptor is left.
 _CONNECT_AGAIN_S: Final = 0.5
 
@@ -76,6 +76,8 @@ class Lights:
         self.hosts: dict[tuple[bytes, int], HostCalls] = {}
         #: Where the actors are made.
         self.filling = Filling(self)
+        self.ends = LightEnds(self)
+        self.news = LightNews(self)
         self._rooms: WeakValueDictionary[tuple[bytes, int], Room] = WeakValueDictionary()
         #: What handles share, by host and what is the same in all shapes of a class, of which every pickle
         #: brings another; and by host and the id of the one shape that is used.
@@ -83,8 +85,6 @@ class Lights:
         self._methods_by_id: WeakValueDictionary[object, LightMethods] = WeakValueDictionary()
         #: What is to be said and done soon, all of it at once. Taken under the lock: what is added meanwhile
         #: would be left behind.
-        self._ends: dict[tuple[HostCalls, bool], list[OwnedLight]] = {}
-        self._news: dict[bytes, tuple[Identity, list[list[Any]]]] = {}
         self._due: list[OwnedLight] = []
         self._over: list[Plan | None] = []
 
@@ -110,8 +110,7 @@ class Lights:
             calls.used += 1
             links = actor.place()
         self.session.actors.farewells.made(shape)
-        for link in links:
-            link.flush()
+        flush_all(links)
 
     # --- calling (from any thread) -------------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class Lights:
     def fail_dead(self, task: Task, number: int) -> None:
         """A call is for an actor of ours that is dead."""
         record = self.owner.objects.owned.get(number)
-        failure = record.value if record is not None and record.state == FAILED else _forgotten()
+        failure = record.value if record is not None and record.state == FAILED else forgotten()
         self.fail_with(task, failure)
 
     def fail_with(self, task: Task, failure: Any) -> None:
@@ -256,8 +255,7 @@ class Lights:
             lease = Lease(CALLERS_OWN, calls, link)
             link.lease = calls.lease = lease
             links = self.session.leases.pump(calls)
-        for each in links:
-            each.flush()
+        flush_all(links)
 
     def _link(self, host: Identity) -> WorkerLink | None:
         session = self.session
@@ -421,51 +419,7 @@ class Lights:
             if self.session.failure is None:
                 for actor in actors:
                     links.update(dict.fromkeys(actor.due()))
-        for link in links:
-            link.flush()
-        self.session.deliver()
-
-    def tell_end(self, actor: OwnedLight, *, now: bool) -> None:
-        """Have an actor's host end it, now or when it has done what was called for."""
-        if not self._ends:
-            self.session.call_soon(self._tell_ends)
-        self._ends.setdefault((actor.calls, now), []).append(actor)
-
-    def _tell_ends(self) -> None:
-        with self.owner.lock:
-            ends, self._ends = self._ends, {}
-        for (calls, now), actors in ends.items():
-            lease = calls.lease
-            if lease is not None:
-                numbers = [actor.life.number for actor in actors]
-                lease.link.connection.send([m.LIGHT_END, numbers, now])
-                if now:
-                    self._expect_answer(calls, lease)
-                else:
-                    # By their numbers: those that have ended are not kept by the timer.
-                    self.session.timer(_END_S, partial(self._insist, numbers))
-
-    def _expect_answer(self, calls: HostCalls, lease: Lease) -> None:
-        """A host must say that it has heard what was to end at once; one that is blocked for good does not.
-
-        A process actor could be killed; here the process must be, with all that are in it.
-        """
-        calls.told += 1
-        if calls.told == calls.heard + 1:  # else an answer is expected already
-            self.session.timer(_END_S, partial(self._look_for_answer, calls, lease, calls.heard))
-
-    def _look_for_answer(self, calls: HostCalls, lease: Lease, heard: int) -> None:
-        if calls.lease is not lease or calls.heard >= calls.told:
-            return
-        if calls.heard == heard:
-            self.session.control.send([m.HOST_END, calls.process_id])
-        else:
-            self.session.timer(_END_S, partial(self._look_for_answer, calls, lease, calls.heard))
-
-    def _insist(self, numbers: list[int]) -> None:
-        with self.owner.lock:
-            for actor in [self.owned[number] for number in numbers if number in self.owned]:
-                actor.insist()
+        flush_all(links)
         self.session.deliver()
 
     def kill(self, number: int, *, no_restart: bool) -> None:
@@ -496,7 +450,7 @@ class Lights:
         if plan is not None and plan.name is not None:
             # In the outbox before this returns: who asks for the name next finds it free.
             session.control.push([m.NAME_FREE, *plan.name, life.number])
-        self.announce(actor, failure)
+        self.news.announce(actor, failure)
         if not self._over:
             session.call_soon(self._after_ends)
         # What it held goes outside the lock.
@@ -510,48 +464,6 @@ class Lights:
         self.session.deliver()
         self.session.check_needed()
 
-    def announce(self, actor: OwnedLight, failure: Any = None) -> None:
-        """Tell who waits for it how an actor stands."""
-        watchers = actor.watchers
-        if watchers is None:
-            return
-        if not self._news:
-            self.session.call_soon(self._announce)
-        for peer in watchers.values():
-            _, rows = self._news.setdefault(peer.process_id, (peer, []))
-            rows.append([actor.life.number, actor.state, failure])
-        if failure is not None or actor.state == ALIVE:
-            actor.watchers = None
-
-    def _announce(self) -> None:
-        with self.owner.lock:
-            news, self._news = self._news, {}
-        for peer, rows in news.values():
-            self.session.peers.send_to(peer, [m.LIGHT_AT, rows])
-
-    def on_where(self, connection: Connection, numbers: list[Any], lost: bytes) -> None:
-        """A caller asks how actors of ours stand, and wants to hear of every change until they are there."""
-        m.check_numbers("LIGHT_WHERE", numbers)
-        rows: list[list[Any]] = []
-        with self.owner.lock:
-            for number in numbers:
-                actor = self.owned.get(number)
-                if actor is None:
-                    record = self.owner.objects.owned.get(number)
-                    failed = record is not None and record.state == FAILED
-                    rows.append([number, DEAD, record.value if failed else _forgotten()])  # type: ignore[union-attr]
-                    continue
-                # Of a host's end the caller may have heard earlier.
-                way = actor.calls.lease
-                stale = way is None or way.link.connection.closed or lost == actor.calls.process_id
-                stale = stale and actor.state == ALIVE
-                if stale or actor.state != ALIVE:
-                    actor.watchers = {**(actor.watchers or {}), connection.peer.process_id: connection.peer}
-                if not stale:
-                    rows.append([number, actor.state, None])
-        if rows:
-            connection.send([m.LIGHT_AT, rows])
-
 
 def _light(task: Task) -> Any:
     """Which actor a call is for."""
@@ -563,7 +475,3 @@ def _recall(task: Task, event: int = RECALLED) -> None:
     """A call that was sent is not any more; it is not queued either."""
     step_task(task, event)
     task.lease = None
-
-
-def _forgotten() -> bytes:
-    return encode_error(ActorDiedError("the actor is dead, and nobody who could tell why is left"))

@@ -121,7 +121,7 @@ class OwnedLight:
             self.plan = None
         else:
             plan.arguments, plan.dependencies = None, None
-        self._lights.announce(self)
+        self._lights.news.announce(self)
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
             self._lights.send_again(self.calls, waiting)
@@ -149,7 +149,7 @@ class OwnedLight:
             return
         self.restarts = again.restarts
         self.state = step(self.state, LOST, self.shape.name)
-        self._lights.announce(self)
+        self._lights.news.announce(self)
         self._lights.after(again.delay_s, self)
 
     def due(self) -> Sequence[Any]:
@@ -177,7 +177,7 @@ class OwnedLight:
         if no_restart:
             self.die(End.KILLED, self.death("it was killed by kill()"))
         elif self.state in (STARTING, ALIVE):
-            self._lights.tell_end(self, now=True)
+            self._lights.ends.tell(self, now=True)
             self.lost("it was killed by kill()", End.RESTARTED)
 
     def end(self) -> None:
@@ -194,7 +194,7 @@ class OwnedLight:
         """Ask it to end when it has done what was called for; whether it is going to."""
         if self.state == ALIVE:
             self.state = step(self.state, TOLD_TO_END, self.shape.name)
-            self._lights.tell_end(self, now=False)
+            self._lights.ends.tell(self, now=False)
         return self.state == ENDING
 
     def insist(self) -> None:
@@ -206,7 +206,7 @@ class OwnedLight:
         """It is dead for good; every call of it fails, now and later."""
         lights = self._lights
         if end is End.KILLED and self.state in (STARTING, ALIVE, ENDING):
-            lights.tell_end(self, now=True)
+            lights.ends.tell(self, now=True)
         self.state = step(self.state, DIED, self.shape.name)
         self._drop()
         plan, self.plan = self.plan, None

@@ -73,7 +73,7 @@ class Peers:
             m.ACTOR_WHERE: session.actors.on_where,
             m.ACTOR_AT: session.actors.on_at,
             m.ACTOR_KILL: session.actors.on_kill,
-            m.LIGHT_WHERE: session.lights.on_where,
+            m.LIGHT_WHERE: session.lights.news.on_where,
             m.LIGHT_AT: session.lights.strangers.on_at,
         }
 
