@@ -15,12 +15,12 @@ from ..exceptions import ProtocolError
 from ..ids import PROCESS_ID_BYTES
 from ..resources import Resources
 from ..state.deaths import Deaths
-from ..state.ranking import MARGIN
 from ..state.scheduler import Demand, Grant, Plan, Scheduler
 from ..state.scheduling_report import report
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .census import Census
+from .contention import Contention
 from .directory import Directory
 from .farewells import Farewells
 from .grants import Grants
@@ -59,11 +59,11 @@ class Node:
         self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
         self.pool = machine.make_pool(self._logs, self._connected, self._died)
         self.pool.warnings = self._warn
-        #: Connections of owners by process id, and whether each was told that somebody waits.
+        #: Connections of owners by process id.
         self._owners: dict[bytes, Connection] = {boot.driver_process_id: driver}
-        self._told_waiting: dict[bytes, bool] = {}
-        #: Who waited when holders of leases were told of it the last time.
-        self._waiting: set[bytes] = set()
+        self._contention = Contention(
+            self.scheduler, self._owners, boot.config.priority_ageing_s, machine.clock
+        )
         self.grants = Grants(
             boot.store_bytes,
             boot.config,
@@ -73,8 +73,6 @@ class Node:
             machine.give_back,
         )
         self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
-        #: The ranks that owners were told, by owner and class.
-        self._told_outbids: dict[tuple[bytes, int], float] = {}
         self._sweeping = False
         self._deaths = Deaths()
         self.directory = Directory()
@@ -357,7 +355,7 @@ class Node:
                 f"the task {demand.name!r} needs {demand.resources.to_floats()}, and the node has "
                 f"{self.scheduler.resources.total.to_floats()}: it stays pending"
             )
-        self._tell_waiting({grant.demand.owner for grant in plan.grants})
+        self._contention.tell({grant.demand.owner for grant in plan.grants})
         if self._memory is not None:
             self._memory.wake()
 
@@ -383,34 +381,6 @@ class Node:
             f"{len(self.scheduler.workers)} worker processes exist, {self._limit}; "
             f"tasks that wait for others: {chain}"
         )
-
-    def _tell_waiting(self, granted: set[bytes]) -> None:
-        """Tell each owner that holds leases whether somebody else waits for what the idle ones hold.
-
-        Args:
-            granted: The owners that have got leases just now.
-        """
-        waiting, held = self.scheduler.who_waits(), self.scheduler.held
-        concerned = granted if waiting == self._waiting else held.keys()
-        self._waiting = waiting
-        for process_id in concerned:
-            others = bool(waiting - {process_id})
-            if process_id in self._owners and self._told_waiting.get(process_id, False) != others:
-                self._told_waiting[process_id] = others
-                self._owners[process_id].send([m.WANTED, others])
-        if self.scheduler.ranked:
-            self._tell_ranks()
-
-    def _tell_ranks(self) -> None:
-        """Tell owners for which of their leases something better waits."""
-        outbids, told, now = self.scheduler.outbids(), self._told_outbids, self._now()
-        for key in [key for key in told if key not in outbids]:
-            del told[key]
-            self._owners[key[0]].send([m.OUTBID, key[1], None])
-        for key, rank in outbids.items():
-            if key not in told or abs(told[key] - rank) >= MARGIN * self._config.priority_ageing_s:
-                told[key] = rank
-                self._owners[key[0]].send([m.OUTBID, key[1], now - rank])
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
@@ -442,12 +412,10 @@ class Node:
         self._owners.pop(owner, None)
         self.directory.owner_gone(owner)
         self.hosts.owner_gone(owner)
-        self._told_waiting.pop(owner, None)
+        self._contention.gone(owner)
         self.grants.gone(owner)
         self.census.gone(owner)
         self.farewells.gone(owner)
-        for key in [key for key in self._told_outbids if key[0] == owner]:
-            del self._told_outbids[key]
         orphans = []
         for grant in self.scheduler.owner_gone(owner):
             process = self.pool.processes.get(grant.worker.number)
