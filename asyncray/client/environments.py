@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgpack
 
-from ..runtime_env import RuntimeEnv
+from ..runtime_env import NO_RUNTIME_ENV, RuntimeEnv
 
 
 def pack_environment(environment: RuntimeEnv) -> bytes:
@@ -17,7 +17,7 @@ def pack_environment(environment: RuntimeEnv) -> bytes:
 
 def unpack_environment(packed: bytes) -> RuntimeEnv:
     """Undo `pack_environment`; a hook that is a function stays pickled."""
-    return RuntimeEnv.from_wire(msgpack.unpackb(packed)) if packed else RuntimeEnv()
+    return RuntimeEnv.from_wire(msgpack.unpackb(packed)) if packed else NO_RUNTIME_ENV
 
 
 def _dump(hook: object) -> bytes:

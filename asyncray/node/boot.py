@@ -73,18 +73,10 @@ class Boot:
         return cls(config=config, credentials=credentials, **fields)
 
     def for_worker(self, number: int, mode: str, environment: bytes, gpus: tuple[int, ...]) -> dict[str, Any]:
-        """What one worker must know; plain values."""
+        """What sets one worker apart from the others, who all know this; plain values."""
         names = [self.gpus[gpu] for gpu in gpus]
-        return {
-            "number": number,
-            "mode": mode,
-            "environment": environment,
-            "facts": {"resources": self.resources, "labels": self.labels, "gpus": names},
-            "config": self.config.to_wire(),
-            "session_id": self.credentials.session_id,
-            "token": self.credentials.token,
-            "namespace": self.namespace,
-            "loop": self.loop,
-            "store": (self.store_fd, self.store_bytes),
-            "spill_directory": self.spill_directory,
-        }
+        return {"number": number, "mode": mode, "environment": environment, "gpus": names}
+
+    def facts(self, gpus: list[str]) -> dict[str, Any]:
+        """What user code in a worker with these GPUs may ask of it."""
+        return {"resources": self.resources, "labels": self.labels, "gpus": gpus}

@@ -339,7 +339,7 @@ class Node:
 
     def _schedule(self) -> None:
         if self._stopping is None:
-            self._carry_out(self.scheduler.assign())
+            self._carry_out(self.scheduler.assign(self._now()))
 
     def _carry_out(self, plan: Plan) -> None:
         for grant in plan.grants:

@@ -15,7 +15,7 @@ from .forks import Reaper, TemplateLink, describe_end
 from .machine import UNFORKED, WorkerProcess
 from .marks import Mark
 from .spawn import acts_at_start, start_python, variables_of
-from .template import DIED, FAILED, FORKED, kill_group, pack
+from .template import DIED, FAILED, FORKED, kill_group
 
 #: Seconds that a template has to end its workers and itself when it is asked to.
 _END_S: Final = 0.4
@@ -139,7 +139,7 @@ class Pool:
         # The template is watched through its pidfd and reaped with all others; Popen must not do it too.
         popen.returncode = 0
         with contextlib.suppress(BrokenPipeError):  # an end as quick as that is told like any other
-            ours.send(pack([self._boot.preload, self._boot.loop]))
+            ours.send(self._boot.pack())
         link = self._link(ours, popen.pid)
         if variables:
             link.name = "with " + ", ".join(f"{name}={text!r}" for name, text in variables.env_vars)

@@ -38,6 +38,9 @@ _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _DESCRIPTORS: Final = 4
 
+#: Found once: a fork that looks for it again makes a class, and copies the pages for that.
+_PRCTL: Final = ctypes.CDLL(None, use_errno=True).prctl
+
 RunWorker = Callable[[int, int, dict[str, Any]], None]
 
 
@@ -71,15 +74,20 @@ def name_process(name: str) -> None:
 
 
 def _prctl(option: int, argument: Any) -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
+    _PRCTL(option, argument, 0, 0, 0)
 
 
 class Template:
-    """Forks workers on request and reports their deaths."""
+    """Forks workers on request and reports their deaths.
 
-    def __init__(self, sock: socket.socket, run_worker: RunWorker) -> None:
+    Args:
+        sock: The connection to the node.
+        prepare: Has ready what all workers need alike; what it returns runs one, in its own process.
+    """
+
+    def __init__(self, sock: socket.socket, prepare: Callable[[], RunWorker]) -> None:
         self._sock = sock
-        self._run_worker = run_worker
+        self._prepare = prepare
         self._workers: set[int] = set()
 
     def run(self, preload: list[str]) -> NoReturn:
@@ -89,6 +97,7 @@ class Template:
         # loop's thread takes no part in the child.
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         failures = [text for text in map(_preload, preload) if text]
+        self._run_worker = self._prepare()
         if preload:
             gc.collect()
             sys.stdout.flush()
@@ -103,6 +112,10 @@ class Template:
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_w, False)
         os.set_blocking(wake_r, False)
+        # What workers inherit. A driver that a shell has put in the background ignores SIGINT, and a task may
+        # want it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
         signal.signal(signal.SIGCHLD, lambda signum, frame: None)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         self._serve(wake_r, [wake_r, wake_w])
@@ -154,9 +167,6 @@ class Template:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # A driver that a shell has put in the background ignores it, and a cancel needs it.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_SETMASK, set())
             os.setpgid(0, 0)
             die_with_parent(parent)
             name_process("asyncray-worker")
@@ -229,8 +239,11 @@ def kill_group(pid: int) -> None:
 def be_first_to_be_killed() -> None:
     """Tell the kernel that this process goes first when memory runs out."""
     try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("1000")
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            os.write(fd, b"1000")
+        finally:
+            os.close(fd)
     except OSError:
         # Not allowed in some containers; the node's own watch on memory still works.
         return

@@ -18,7 +18,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from ..net.loops import import_loop, new_loop
+from ..net.loops import new_loop
 from ..node.boot import Boot
 from ..node.template import Template, adopt_orphans, die_with_parent, name_process
 
@@ -83,10 +83,9 @@ def _fork_template(driver: socket.socket, boot: Boot) -> tuple[socket.socket, in
 
 
 def _become_template(sock: socket.socket, boot: Boot) -> NoReturn:
-    from ..worker.main import run_worker
+    from ..worker.main import prepare
 
-    import_loop(boot.loop)
-    Template(sock, run_worker).run(boot.preload)
+    Template(sock, partial(prepare, boot)).run(boot.preload)
 
 
 async def _serve(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 
-from ..net.loops import import_loop
-from ..node.template import Template, die_with_parent, unpack
-from ..worker.main import run_worker
+from ..node.boot import Boot
+from ..node.template import Template, die_with_parent
+from ..worker.main import prepare
 
 _MESSAGE_BYTES = 1 << 20
 
@@ -19,6 +20,5 @@ def main(fd: int) -> None:
     if not data:
         return  # the node is gone before this had begun
     die_with_parent(os.getppid())
-    preload, loop = unpack(data)
-    import_loop(loop)
-    Template(sock, run_worker).run(preload)
+    boot = Boot.unpack(data)
+    Template(sock, partial(prepare, boot)).run(boot.preload)

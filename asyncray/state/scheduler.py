@@ -12,7 +12,9 @@ Rule 3: nothing is started that could not be granted at once, and of each kind o
         as there are CPUs: more would not be up sooner, and by then the calls may have been done.
 Rule 4: among demands of one depth the better rank goes first (state.ranking), then the order of asking. A
         demand that says nothing of ranks has that of a task without priority that waits since it was asked.
-Rule 5: a pass looks at what waits and at what it grants, never at all workers: those stand in state.staff by
+Rule 5: an actor keeps its worker to the end, and does not leave it to the next. So where actors follow each
+        other, workers are started for those that may come: a start takes longer than most constructors.
+Rule 6: a pass looks at what waits and at what it grants, never at all workers: those stand in state.staff by
         what passes ask of them, so that a machine with a thousand idle actors is as quick as an empty one.
 """
 
@@ -37,6 +39,11 @@ _MOST_FAILURES: Final = 3
 #: Workers of one kind that may be started at a time on any machine.
 _FEWEST_STARTING: Final = 2
 
+#: Seconds in which a second actor must follow for a third to be expected.
+_SOON_S: Final = 1.0
+#: Workers of one kind that are had ready for actors to come: one to take, and one that is being started.
+_READY: Final = 2
+
 #: How a worker runs calls: one after the other, or as coroutines.
 MODES: Final = ("sync", "async")
 
@@ -54,6 +61,8 @@ class Demand:
     #: What the lease holds from its grant on: all of the resources, but for actors that only need them to be
     #: placed.
     held: Resources
+    #: Whether the leases are actors', who keep them.
+    kept: bool = False
     count: int = 0
     depth: int = 0
     #: Position in the order of first asking, among equals.
@@ -134,6 +143,8 @@ class Scheduler:
         self._ranks: dict[tuple[bytes, int], float] = {}
         #: Whether anybody uses priorities.
         self.ranked = False
+        #: When an actor took a worker of each pool, where that was a moment ago.
+        self._taken: dict[PoolKey, float] = {}
         self._next_grant = 1
         self._next_order = 1
 
@@ -308,13 +319,16 @@ class Scheduler:
 
     # --- the pass -----------------------------------------------------------------------------------------
 
-    def assign(self) -> Plan:
-        """Grant what can be granted; say what must be started for the rest."""
+    def assign(self, now: float = 0.0) -> Plan:
+        """Grant what can be granted; say what must be started for the rest. At *now*, in seconds."""
         plan = Plan()
         if self._open:
             supply = _Supply(self.resources.available, self.staff.starting)
             for demand in self.waiting():
                 self._serve(demand, plan, supply)
+            for grant in plan.grants:
+                if grant.demand.kept:
+                    self._start_ahead(grant, plan, supply, now)
         return plan
 
     def _serve(self, demand: Demand, plan: Plan, supply: _Supply) -> None:
@@ -348,6 +362,20 @@ class Scheduler:
                 supply.starting[pool] += 1
             wanted -= 1
             supply.take(taken)
+
+    def _start_ahead(self, grant: Grant, plan: Plan, supply: _Supply, now: float) -> None:
+        """Start workers for the actors that may follow the one of *grant*."""
+        pool = grant.worker.pool
+        follows = now - self._taken.get(pool, -inf) <= _SOON_S
+        self._taken = {key: then for key, then in self._taken.items() if now - then <= _SOON_S}
+        self._taken[pool] = now
+        if not follows or grant.gpus or not grant.demand.resources.fits(supply.spare):
+            return
+        lacking = _READY - supply.starting[pool] - self.staff.count_idle(pool)
+        room = self.max_workers - len(self.workers) - len(plan.starts)
+        for _ in range(min(lacking, room)):
+            plan.starts.append(pool)
+            supply.starting[pool] += 1
 
     def _make_room(self, demand: Demand, plan: Plan) -> None:
         """No further worker may be started: wait, let an idle one of another pool go, or refuse.
@@ -460,7 +488,7 @@ class Scheduler:
 def _described(owner: bytes, number: int, description: list[Any]) -> Demand:
     """A demand from its description as it travels: mode, units by name, packed environment, retriable.
 
-    A fifth property is what the lease holds, where that is not all: units by name.
+    A fifth property is for actors, and says what the lease holds: units by name.
 
     Raises:
         ValueError: when it is none.
@@ -473,7 +501,8 @@ def _described(owner: bytes, number: int, description: list[Any]) -> Demand:
     resources, *held = map(_resources, [units, *description[4:]])
     if resources.get("GPU", 0) > UNITS and resources["GPU"] % UNITS:
         raise ValueError("GPUs above one are whole")
-    return Demand(owner, number, mode, environment, resources, retriable, held[0] if held else resources)
+    holds = held[0] if held else resources
+    return Demand(owner, number, mode, environment, resources, retriable, holds, kept=bool(held))
 
 
 def _resources(units: Any) -> Resources:

@@ -129,8 +129,10 @@ class Staff:
         """Of the idle workers that may end, the one that has been idle for longest."""
         return min(self._unneeded.values(), key=lambda worker: worker.idle_since or 0.0, default=None)
 
-    def count_idle(self) -> int:
-        """How many are idle."""
+    def count_idle(self, pool: PoolKey | None = None) -> int:
+        """How many are idle, of one pool or of all."""
+        if pool is not None:
+            return len(self._idle.get(pool, ()))
         return sum(map(len, self._idle.values()))
 
     def all_idle(self) -> list[Worker]:

@@ -32,7 +32,7 @@ class SpillFile:
     """
 
     def __init__(self, directory: str, disk_limit: float) -> None:
-        self._directory = directory or tempfile.gettempdir()
+        self._wanted_directory = directory
         self._disk_limit = disk_limit
         #: Re-entrant only so that a destructor which interrupts a guarded section finds it taken.
         self._lock = threading.RLock()
@@ -44,6 +44,11 @@ class SpillFile:
         #: another file that gets its number.
         self._users = 0
         self._closed = False
+
+    @property
+    def _directory(self) -> str:
+        # Not found before it is needed: that writes a file to try it.
+        return self._wanted_directory or tempfile.gettempdir()
 
     @property
     def interrupted(self) -> bool:

@@ -223,13 +223,11 @@ class SimulatedCluster:
         ours, theirs = machine.hub.pair(self._driver.pid, self._node.pid)
         self._node.context.run(self._start_node, boot, theirs)
         ready = asyncio.Event()
-        settings = boot.for_worker(0, "driver", b"", ())
-        settings["process_id"] = boot.driver_process_id
         connection = StreamConnection(ours, machine.hub, boot.config.max_frame_bytes)
         scope = TaskScope()
         # The driver is a coroutine on the session's own loop.
         scope.concurrent = True
-        session = new_session(machine, self._driver, connection, scope, settings)
+        session = new_session(machine, self._driver, connection, scope, boot, boot.driver_process_id)
 
         def on_ready(facts: dict[str, Any]) -> None:
             session.facts = facts

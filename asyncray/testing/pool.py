@@ -80,7 +80,7 @@ class SimulatedPool:
         connection.start()
         mode, environment, gpus = key
         settings = self._boot.for_worker(worker.number, mode, environment, gpus)
-        body = SimulatedWorker(self._machine, simulated, theirs, settings)
+        body = SimulatedWorker(self._machine, simulated, theirs, self._boot, settings)
         process.mark = body.mark
         process.simulated = simulated
         simulated.on_reaped = lambda status: self._node.context.run(self._reaped, process, status)

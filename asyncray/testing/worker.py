@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ..client.environments import unpack_environment
 from ..client.session import Session
 from ..client.surroundings import Surroundings
-from ..config import Config
 from ..ids import new_process_id
 from ..net.memory import MemoryArrivals, MemoryNetwork
 from ..net.stream import StreamConnection
 from ..node.hosts import HOST
-from ..wire.handshake import Credentials, Identity
+from ..runtime_env import NO_RUNTIME_ENV, RuntimeEnv
+from ..wire.handshake import Identity
 from ..worker.async_mode import AsyncWorker
 from ..worker.ending import Ending
 from ..worker.joining import register, run_hook
@@ -22,9 +22,11 @@ from ..worker.sync_mode import SyncWorker
 from .machine import EXITED, FAILED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..client.surroundings import TaskScope
     from ..net.memory import MemorySocket
-    from ..runtime_env import RuntimeEnv
+    from ..node.boot import Boot
     from .machine import SimulatedMachine, SimulatedProcess
     from .threads import TurnThread
 
@@ -34,7 +36,10 @@ def new_session(
     process: SimulatedProcess,
     control: StreamConnection,
     scope: TaskScope,
-    settings: dict[str, Any],
+    boot: Boot,
+    process_id: bytes,
+    environment: RuntimeEnv = NO_RUNTIME_ENV,
+    gpus: Sequence[str] = (),
 ) -> Session:
     """The session of a simulated process. In the context of the process.
 
@@ -43,11 +48,12 @@ def new_session(
         process: The process.
         control: Its connection to the node.
         scope: What is known of its running call.
-        settings: What Boot.for_worker makes, with the process's id in "process_id".
+        boot: What the session was started with.
+        process_id: The id of the session in it.
+        environment: What calls made there inherit.
+        gpus: Its GPUs.
     """
-    config = Config.from_wire(settings["config"])
-    credentials = Credentials(settings["session_id"], settings["token"])
-    process_id = settings["process_id"]
+    config, credentials = boot.config, boot.credentials
     address = f"asyncray-{credentials.session_id.hex()}-{process_id.hex()}"
     identity = Identity(process_id, address, process.pid)
     woken: list[Session] = []
@@ -66,15 +72,15 @@ def new_session(
             parker=machine.parker,
             clock=machine.loop.time,
             wake=wake,
-            environment=unpack_environment(settings["environment"]),
-            namespace=settings["namespace"],
+            environment=environment,
+            namespace=boot.namespace,
             arena=machine.arena,
         ),
         scope,
     )
     session.store.has_threads = False
     woken.append(session)
-    session.facts = settings["facts"]
+    session.facts = boot.facts(list(gpus))
     process.process.session = session
     return session
 
@@ -86,6 +92,7 @@ class SimulatedWorker:
         machine: Where it lives.
         process: Its process.
         control: Its end of the connection to the node.
+        boot: What the session was started with.
         settings: What Boot.for_worker made.
     """
 
@@ -94,11 +101,13 @@ class SimulatedWorker:
         machine: SimulatedMachine,
         process: SimulatedProcess,
         control: MemorySocket,
+        boot: Boot,
         settings: dict[str, Any],
     ) -> None:
         self._machine = machine
         self._process = process
         self._control = control
+        self._boot = boot
         self._settings = settings
         #: Number of the running call, for the node.
         self.mark = [0]
@@ -108,13 +117,15 @@ class SimulatedWorker:
         """Become what the settings say, and register. On the loop, in the context of the process."""
         if not self._process.alive:
             return
-        settings = self._settings
-        config = Config.from_wire(settings["config"])
-        connection = StreamConnection(self._control, self._machine.hub, config.max_frame_bytes)
-        settings["process_id"] = new_process_id(self._machine.rng.randbytes)
+        settings, boot = self._settings, self._boot
+        connection = StreamConnection(self._control, self._machine.hub, boot.config.max_frame_bytes)
+        process_id = new_process_id(self._machine.rng.randbytes)
+        environment = unpack_environment(settings["environment"])
         is_async = settings["mode"] != "sync"
         scope = WorkerScope() if is_async else WorkerScope(self._in_thread)
-        session = new_session(self._machine, self._process, connection, scope, settings)
+        session = new_session(
+            self._machine, self._process, connection, scope, boot, process_id, environment, settings["gpus"]
+        )
         # As in reality: without its node a worker ends.
         connection.on_close = lambda closed, error: self._process.end(FAILED)
         connection.start()

@@ -9,6 +9,8 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..client.environments import unpack_environment
@@ -17,7 +19,6 @@ from ..client.portal import LoopThread
 from ..client.session import Session
 from ..client.surroundings import Surroundings
 from ..client.waiting import ThreadParker
-from ..config import Config
 from ..ids import new_process_id
 from ..net.channel import SocketArrivals
 from ..net.loops import new_loop
@@ -28,7 +29,7 @@ from ..node.spawn import acts_at_start
 from ..process import current
 from ..runtime_env import RuntimeEnv
 from ..store.arena import Arena
-from ..wire.handshake import Credentials, Identity
+from ..wire.handshake import Identity
 from .async_mode import AsyncWorker
 from .ending import Ending
 from .joining import register, run_hook
@@ -40,32 +41,97 @@ from .sync_mode import SyncWorker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..node.boot import Boot
 
-def run_worker(control_fd: int, mark_fd: int, settings: dict[str, Any]) -> None:
-    """Run a worker in this freshly forked process, until its node or its work ends.
 
-    Args:
-        control_fd: The connection to the node.
-        mark_fd: Where it notes what it runs.
-        settings: What Boot.for_worker made.
-    """
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a template has ready for its workers: each would have to make it anew, in pages of its own."""
+
+    boot: Boot
+    arena: Arena | None
+
+    def run(self, control_fd: int, mark_fd: int, settings: dict[str, Any]) -> None:
+        """Run a worker in this freshly forked process, until its node or its work ends.
+
+        Args:
+            control_fd: The connection to the node.
+            mark_fd: Where it notes what it runs.
+            settings: What Boot.for_worker made.
+        """
+        current().worker = True
+        control = socket.socket(fileno=control_fd)
+        loop = new_loop(self.boot.loop)
+        environment = unpack_environment(settings["environment"])
+        failure = _apply_environment(environment, settings["gpus"])
+        mark = cell(mark_fd)
+        os.close(mark_fd)
+        make_session = partial(self._session, loop, control, environment, settings["gpus"])
+        if settings["mode"] == "sync":
+            _run_sync(loop, make_session, mark, settings, failure)
+        else:
+            _run_async(loop, make_session, settings, failure)
+        atexit._run_exitfuncs()
+
+    def _session(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        control: socket.socket,
+        environment: RuntimeEnv,
+        gpus: list[str],
+        scope: WorkerScope,
+    ) -> Session:
+        config, credentials = self.boot.config, self.boot.credentials
+        process_id = new_process_id(os.urandom)
+        address = f"asyncray-{credentials.session_id.hex()}-{process_id.hex()}"
+        identity = Identity(process_id, address, os.getpid())
+        connection = StreamConnection(control, loop, config.max_frame_bytes)
+        wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
+        surroundings = Surroundings(
+            config=config,
+            loop=loop,
+            network=UnixNetwork(loop, credentials, identity, config.max_frame_bytes),
+            control=connection,
+            identity=identity,
+            parker=ThreadParker(),
+            clock=time.monotonic,
+            wake=lambda: os.eventfd_write(wake_fd, 1),
+            environment=environment,
+            namespace=self.boot.namespace,
+            arena=self.arena,
+            spill_directory=self.boot.spill_directory,
+        )
+        session = Session(surroundings, scope)
+        session.facts = self.boot.facts(gpus)
+
+        def on_wake() -> None:
+            os.eventfd_read(wake_fd)
+            session.references.on_wake()
+
+        loop.add_reader(wake_fd, on_wake)
+        os.register_at_fork(after_in_child=current().after_fork)
+        # Without its node a worker has nothing to do and nobody to end it.
+        connection.on_close = lambda closed, error: os._exit(1)
+        current().session = session
+        connection.start()
+        return session
+
+
+def prepare(boot: Boot) -> Callable[[int, int, dict[str, Any]], None]:
+    """Have ready what all workers need alike; in their template. Returns what runs one of them."""
+    # What a loop calls for the first time is looked up by the dynamic linker, in pages that are copied then.
+    new_loop(boot.loop).close()
     install()
-    current().worker = True
-    control = socket.socket(fileno=control_fd)
-    loop = new_loop(settings["loop"])
-    failure = _apply_environment(settings)
-    mark = cell(mark_fd)
-    os.close(mark_fd)
-    if settings["mode"] != "sync":
-        _run_async(loop, control, settings, failure)
-    else:
-        _run_sync(loop, control, mark, settings, failure)
-    atexit._run_exitfuncs()
+    arena = None
+    if boot.store_bytes:
+        arena = Arena(boot.store_fd, boot.store_bytes)
+        os.close(boot.store_fd)
+    return Prepared(boot, arena).run
 
 
 def _run_sync(
     loop: asyncio.AbstractEventLoop,
-    control: socket.socket,
+    make_session: Callable[[WorkerScope], Session],
     mark: memoryview,
     settings: dict[str, Any],
     failure: str,
@@ -76,7 +142,7 @@ def _run_sync(
     cancels = Interrupts()
 
     def build() -> tuple[Session, SyncWorker]:
-        session = _session(loop, control, settings, scope)
+        session = make_session(scope)
         end = Ending(lambda: None, _end_at_once, _leave_fork)
         arrivals = SocketArrivals()
         return session, SyncWorker(session, scope, time.monotonic, end, arrivals, cancels.ask, mark)
@@ -92,11 +158,14 @@ def _run_sync(
 
 
 def _run_async(
-    loop: asyncio.AbstractEventLoop, control: socket.socket, settings: dict[str, Any], failure: str
+    loop: asyncio.AbstractEventLoop,
+    make_session: Callable[[WorkerScope], Session],
+    settings: dict[str, Any],
+    failure: str,
 ) -> None:
     asyncio.set_event_loop(loop)
     scope = WorkerScope()
-    session = _session(loop, control, settings, scope)
+    session = make_session(scope)
     end = Ending(loop.stop, _end_at_once, _leave_fork)
     worker = AsyncWorker(session, scope, time.monotonic, end, _start_thread)
     worker.actor.stalls = StallWatch(loop, _start_thread)
@@ -106,55 +175,6 @@ def _run_async(
     register(session, settings["number"], worker.retire, failure)
     loop.run_forever()
     session.close()
-
-
-def _session(
-    loop: asyncio.AbstractEventLoop, control: socket.socket, settings: dict[str, Any], scope: WorkerScope
-) -> Session:
-    config = Config.from_wire(settings["config"])
-    credentials = Credentials(settings["session_id"], settings["token"])
-    process_id = new_process_id(os.urandom)
-    address = f"asyncray-{credentials.session_id.hex()}-{process_id.hex()}"
-    identity = Identity(process_id, address, os.getpid())
-    connection = StreamConnection(control, loop, config.max_frame_bytes)
-    wake_fd = os.eventfd(0, os.EFD_NONBLOCK)
-    surroundings = Surroundings(
-        config=config,
-        loop=loop,
-        network=UnixNetwork(loop, credentials, identity, config.max_frame_bytes),
-        control=connection,
-        identity=identity,
-        parker=ThreadParker(),
-        clock=time.monotonic,
-        wake=lambda: os.eventfd_write(wake_fd, 1),
-        environment=_environment(settings),
-        namespace=settings["namespace"],
-        arena=_arena(*settings["store"]),
-        spill_directory=settings["spill_directory"],
-    )
-    session = Session(surroundings, scope)
-    session.facts = settings["facts"]
-
-    def on_wake() -> None:
-        os.eventfd_read(wake_fd)
-        session.references.on_wake()
-
-    loop.add_reader(wake_fd, on_wake)
-    os.register_at_fork(after_in_child=current().after_fork)
-    # Without its node a worker has nothing to do and nobody to end it.
-    connection.on_close = lambda closed, error: os._exit(1)
-    current().session = session
-    connection.start()
-    return session
-
-
-def _arena(fd: int, size: int) -> Arena | None:
-    """The object store, whose memory was inherited."""
-    if not size:
-        return None
-    arena = Arena(fd, size)
-    os.close(fd)
-    return arena
 
 
 def _start_thread(run: Callable[[], None]) -> None:
@@ -182,13 +202,12 @@ def _leave_fork(error: BaseException | None) -> None:
     os._exit(code & 0xFF)
 
 
-def _apply_environment(settings: dict[str, Any]) -> str:
+def _apply_environment(environment: RuntimeEnv, gpus: list[str]) -> str:
     """Become what the runtime environment asks for; returns what went wrong, or nothing."""
-    environment = _environment(settings)
-    # Those that act at an interpreter's start stand there already: this process's template has them.
-    later = tuple(item for item in environment.env_vars if not acts_at_start(item[0]))
-    os.environ.update(RuntimeEnv(env_vars=later).environment(os.environ))
-    gpus = settings["facts"]["gpus"]
+    if environment.env_vars:
+        # Those that act at an interpreter's start stand there already: this process's template has them.
+        later = tuple(item for item in environment.env_vars if not acts_at_start(item[0]))
+        os.environ.update(RuntimeEnv(env_vars=later).environment(os.environ))
     if gpus or "CUDA_VISIBLE_DEVICES" not in dict(environment.env_vars):
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     try:
@@ -200,7 +219,3 @@ def _apply_environment(settings: dict[str, Any]) -> str:
     for module in environment.py_modules:
         sys.path.insert(0, os.path.dirname(module))
     return ""
-
-
-def _environment(settings: dict[str, Any]) -> RuntimeEnv:
-    return unpack_environment(settings["environment"])
