@@ -24,7 +24,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
-from ..exceptions import RuntimeEnvSetupError
+from ..exceptions import ProtocolError, RuntimeEnvSetupError
 from ..net.local import LocalNetwork
 from ..node.hosts import RETIRED
 from ..state.actors import ALIVE, ENDING, STARTING
@@ -345,7 +345,13 @@ class Lights:
     # --- what hosts say -------------------------------------------------------------------------------------
 
     def on_host_message(self, lease: Lease | None, message: Message) -> None:
-        """A host says what is not there, or what has ended."""
+        """A host says what is not there, or what has ended.
+
+        Raises:
+            ProtocolError: when it is no host, or what it says makes no sense.
+        """
+        if lease is not None and not isinstance(lease.group, HostCalls):
+            raise ProtocolError(f"a worker without light actors sends message number {message[0]}")
         if message[0] == m.LIGHT_GONE:
             self._on_gone(lease, message[1], begun=message[2])
         else:
@@ -387,8 +393,8 @@ class Lights:
     def _on_ended(self, lease: Lease | None, rows: list[Any]) -> None:
         """Actors of ours have ended by their own wish."""
         m.check_rows("LIGHT_ENDED", rows, 3)
-        if not rows and lease is not None:
-            lease.group.heard += 1  # type: ignore[attr-defined]
+        if not rows and lease is not None and isinstance(lease.group, HostCalls):
+            lease.group.heard += 1
         with self.owner.lock:
             for number, life, reason in rows:
                 actor = self.owned.get(number)
