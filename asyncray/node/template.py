@@ -97,10 +97,11 @@ class Template:
         # loop's thread takes no part in the child.
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         failures = [text for text in map(_preload, preload) if text]
-        self._run_worker = self._prepare()
         if preload:
-            gc.collect()
+            # What is still in its buffer would be lost: workers have streams of their own.
             sys.stdout.flush()
+            gc.collect()
+        self._run_worker = self._prepare()
         # What exists now is never collected, so that forked workers do not copy its pages to look at it.
         gc.freeze()
         gc.enable()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -395,6 +397,17 @@ class TestPrograms:
 
 
 class TestPreload:
+    def test_what_a_module_prints_at_its_import_is_shown_once(self, tmp_path: Path) -> None:
+        (tmp_path / "preloaded_talker.py").write_text("print('said at import', end='')\n")
+        program = (
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import asyncray as ray\n"
+            "ray.init(num_cpus=2, preload=['preloaded_talker'])\n"
+            "ray.get([ray.remote(abs).remote(number) for number in range(4)])\n"
+            "ray.shutdown()\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout.count("said at import") == 1
+
     def test_a_module_is_imported_once_before_workers_are_forked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
