@@ -34,7 +34,7 @@ from .lifecycle import session_or_init
 from .process import current
 
 if TYPE_CHECKING:
-    from .actor_options import ActorOptions, ActorOptionsDict
+    from .actor_options import ActorOptions, ActorOptionsDict, MethodOptionsDict
     from .client.host_calls import HostCalls
     from .client.plans import Plan
     from .client.session import Session
@@ -205,7 +205,7 @@ class _Making(Generic[T]):
 @overload
 def method(function: F, /) -> F: ...
 @overload
-def method(**options: Any) -> Callable[[F], F]: ...
+def method(**options: Unpack[MethodOptionsDict]) -> Callable[[F], F]: ...
 def method(*args: Any, **options: Any) -> Any:
     """Set options of a method: ``@method(num_returns=2)`` in the body of an actor's class.
 
@@ -276,9 +276,9 @@ def this_actor(session: Session) -> ActorHandle[Any]:
         RuntimeError: when it is none.
     """
     hosting = session.hosting
-    if hosting is None or hosting.address is None:
+    if hosting is None or hosting.address is None or hosting.shape is None:
         raise RuntimeError("current_actor asks about the actor that runs, and this is none")
-    return ActorHandle(None, hosting.address, hosting.shape, hosting.host)
+    return ActorHandle(None, hosting.address, hosting.shape.complete(), hosting.host)
 
 
 def _signature(cls: type[Any]) -> inspect.Signature | None:

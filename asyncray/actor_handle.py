@@ -6,7 +6,8 @@ are bound to the session at their first use, and to no other one: sessions share
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from .actor_shape import BUILT_IN, ActorShape, MethodShape
 from .exceptions import (
@@ -20,6 +21,7 @@ from .lifecycle import session_or_init
 from .process import current
 
 if TYPE_CHECKING:
+    from .actor_options import MethodOptionsDict
     from .client.actor_calls import ActorCalls
     from .client.host_calls import LightMethods
     from .client.session import Session
@@ -32,7 +34,8 @@ T = TypeVar("T")
 class ActorHandle(Generic[T]):
     """The way to an actor. ``handle.method.remote(...)`` calls it; the actor lives while handles are held.
 
-    As an asynchronous context manager it ends the actor, when that has done what was called for.
+    As an asynchronous context manager it ends the actor, when that has done what was called for and has
+    cleaned up.
     """
 
     # Names that a user's class is not likely to have: everything else is a method of the actor.
@@ -67,9 +70,9 @@ class ActorHandle(Generic[T]):
     def __getattr__(self, name: str) -> ActorMethod:
         shape = self._ray_shape.methods.get(name)
         if shape is None:
-            if name not in BUILT_IN:
+            shape = BUILT_IN.get(name)
+            if shape is None:
                 raise AttributeError(_no_method(self._ray_shape, name))
-            shape = MethodShape()
         return ActorMethod(self, name, shape)
 
     def __dir__(self) -> list[str]:
@@ -79,10 +82,10 @@ class ActorHandle(Generic[T]):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        try:
-            await self.__getattr__("__ray_terminate__").remote()
-        except (RayActorError, OutOfMemoryError):  # what it answers with, at last
-            return
+        # Asked to end, it says so before it cleans up; it answers nothing more until it is dead.
+        for step in ("__ray_terminate__", "__ray_ready__"):
+            with suppress(RayActorError, OutOfMemoryError):
+                await (await self.__getattr__(step).remote_async())
 
     def __reduce__(self) -> tuple[Any, ...]:
         calls = self._ray_calls
@@ -154,8 +157,8 @@ class ActorMethod:
         """
         handle, shape = self._handle, self._shape
         session, descriptor = self._bound()
-        if not shape.fewest <= len(args) + len(kwargs) <= shape.most:
-            raise TypeError(_wrong_count(handle, self._name, shape, len(args) + len(kwargs)))
+        if kwargs or not shape.fewest <= len(args) <= shape.most:
+            handle._ray_shape.check_arguments(self._name, shape, len(args), tuple(kwargs))
         most, calls = handle._ray_shape.max_pending_calls, handle._ray_calls
         assert calls is not None
         if most > 0 and calls.of(handle._ray_address).pending() >= most:
@@ -183,7 +186,7 @@ class ActorMethod:
             return handle._ray_session, handle._ray_bind(self._name, self._shape)
         return session, descriptor
 
-    def options(self, **options: Any) -> ActorMethod:
+    def options(self, **options: Unpack[MethodOptionsDict]) -> ActorMethod:
         """The same method with some options changed; see :func:`method`.
 
         Raises:
@@ -192,7 +195,9 @@ class ActorMethod:
         """
         from .actor_options import MethodOptions
 
-        return ActorMethod(self._handle, self._name, self._shape.merge(MethodOptions.parse(options)))
+        told = self._handle._ray_shape
+        shape = told.changed(self._name, self._shape, MethodOptions.parse(options))
+        return ActorMethod(self._handle, self._name, shape)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -226,6 +231,8 @@ def _describe(
     life: ObjectRef[Any] | None,
 ) -> Descriptor:
     told = dict(calls.told)
+    if shape.title:
+        told.update(name=shape.title, function=f"{calls.shape.name}.{name}")
     streams = shape.returns == "streaming"
     if streams:
         told.update(shape.stream_options())
@@ -237,6 +244,7 @@ def _describe(
         wanted = shape.retry_exceptions
         told["retry"] = wanted if isinstance(wanted, bool) else session.descriptors.pickled_classes(wanted)
     descriptor = session.descriptors.make_method(calls, name, told, () if life is None else (life,))
+    descriptor.name = shape.title or descriptor.name
     if streams:
         descriptor.stream = (told["stream"], shape.max_unread is None)
     descriptor.returns = 1 if streams else int(shape.returns)
@@ -252,10 +260,3 @@ def _no_method(shape: ActorShape, name: str) -> str:
     nearest = difflib.get_close_matches(name, shape.methods, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"the actor {shape.name!r} has no method {name!r}{hint}"
-
-
-def _wrong_count(handle: ActorHandle[Any], name: str, shape: MethodShape, count: int) -> str:
-    most = "any number of" if shape.most == float("inf") else f"{shape.most:g}"
-    allowed = most if shape.fewest == shape.most else f"{shape.fewest} to {most}"
-    arguments = "argument" if allowed == "1" else "arguments"
-    return f"{handle._ray_shape.name}.{name}() takes {allowed} {arguments}, not {count}"

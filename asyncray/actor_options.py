@@ -116,6 +116,21 @@ class ActorOptions:
         return cls(**values, resources=held, placement=placed, given=given)
 
 
+class MethodOptionsDict(TypedDict, total=False):
+    """The keywords of `@method(...)` and of a method's `.options(...)`. None is what the actor says."""
+
+    num_returns: int | Literal["streaming"] | None
+    concurrency_group: str | None
+    max_task_retries: int | None
+    retry_exceptions: bool | list[type[BaseException]] | tuple[type[BaseException], ...] | None
+    timeout: float | None
+    name: str | None
+    enable_task_events: bool | None
+    max_unread: int | None
+    _generator_backpressure_num_objects: int | None
+    _num_objects_per_yield: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOptions:
     """Checked options of a method, from `@method(...)` or `.options(...)`. None is "as the actor says"."""

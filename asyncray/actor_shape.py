@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .exceptions import ProtocolError
+from .parameters import described, misfit, positional_alone, without_self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Where ``@method`` leaves its options on a function.
 METHOD_OPTIONS: Final = "__asyncray_method__"
-#: Methods that every actor has.
-BUILT_IN: Final = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
 #: Called at every orderly end of an actor, the first that its class has.
 STOP_HOOKS: Final = ("on_stop", "__ray_shutdown__")
 #: Coroutines that run at the same time in an actor that has any.
@@ -36,9 +37,15 @@ class MethodShape(NamedTuple):
     #: Items of a stream that may be unread; None is the default.
     max_unread: int | None = None
     per_yield: int = 1
-    #: How many arguments a call has, at least and at most.
+    #: What its calls are called in errors and logs; "" is the class's name and its own.
+    title: str = ""
+    #: How many positional arguments alone are fine, at least and at most.
     fewest: int = 0
     most: float = float("inf")
+    #: What arguments it takes; see parameters. None is not known: its worker will tell.
+    takes: str | None = None
+    #: Whether it yields: "no", "yes", or "async" for an asynchronous generator; "" is not known.
+    yields: str = ""
 
     def stream_options(self) -> dict[str, Any]:
         """What a worker must know of the streams of its calls; see worker.functions."""
@@ -61,12 +68,49 @@ class MethodShape(NamedTuple):
             "timeout_s": options.timeout,
             "max_unread": options.max_unread,
             "per_yield": options.num_objects_per_yield,
+            "title": options.name,
         }
         return self._replace(**{name: value for name, value in given.items() if value is not None})
 
+    def check(self, name: str) -> MethodShape:
+        """This method, whose options fit it.
 
-class ActorShape(NamedTuple):
-    """One class with its options, as far as callers and the worker must know."""
+        Args:
+            name: What it is called in the error.
+
+        Raises:
+            ValueError: when they do not.
+        """
+        if self.yields == "no":
+            if self.returns == "streaming":
+                raise ValueError(
+                    f'num_returns="streaming" is for generator functions, and {name!r} has no yield'
+                )
+            if self.max_unread is not None:
+                bound = self.max_unread
+                raise ValueError(f"max_unread={bound} is for generator functions, and {name!r} has no yield")
+        elif self.yields and self.returns == 0:
+            raise ValueError(f"{name!r} is a generator function: with num_returns=0 its body would never run")
+        elif self.yields == "async" and self.returns != "streaming":
+            raise ValueError(f"{name!r} is an asynchronous generator function: it can only stream")
+        return self
+
+
+#: Methods that every actor has.
+BUILT_IN: Final = {
+    "__ray_ready__": MethodShape(most=0, takes=""),
+    "__ray_call__": MethodShape(fewest=1, takes="0function 2args 4kwargs"),
+    "__ray_terminate__": MethodShape(most=0, takes=""),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActorShape:
+    """One class with its options, as far as callers and the worker must know.
+
+    It travels pickled in one piece, once made: a handle costs a copy of those bytes, and all handles that
+    come with the same bytes share one shape.
+    """
 
     name: str
     methods: Mapping[str, MethodShape]
@@ -81,11 +125,38 @@ class ActorShape(NamedTuple):
     max_pending_calls: int = -1
     #: Whether it has something to do at an orderly end.
     stops: bool = False
+    #: All of it as it travels; empty until it has.
+    _packed: bytes = field(default=b"", repr=False)
+
+    @property
+    def packed(self) -> bytes:
+        """All of it, pickled."""
+        if not self._packed:
+            object.__setattr__(self, "_packed", self._pickled())
+        return self._packed
+
+    def _pickled(self) -> bytes:
+        told = [getattr(self, item.name) for item in fields(self)[:-1]]
+        if any(type(method.retry_exceptions) is tuple for method in self.methods.values()):
+            import cloudpickle  # those classes may be of __main__
+
+            classes_too: bytes = cloudpickle.dumps(told, protocol=5)
+            return classes_too
+        import pickle
+
+        return pickle.dumps(told, protocol=5)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpacked, (self.packed,)
+
+    def complete(self) -> ActorShape:
+        """The whole shape, where from_wire has made the part that a worker needs."""
+        return _unpacked(self._packed) if self._packed else self
 
     def to_wire(self) -> list[Any]:
         """What the worker must know, as it travels."""
         groups = {name: method.group for name, method in self.methods.items() if method.group}
-        return [self.name, groups, self.is_async, self.max_concurrency, dict(self.groups)]
+        return [self.name, groups, self.is_async, self.max_concurrency, dict(self.groups), self.packed]
 
     @classmethod
     def from_wire(cls, told: Any) -> ActorShape:
@@ -94,12 +165,36 @@ class ActorShape(NamedTuple):
         Raises:
             ProtocolError: when it is none.
         """
-        kinds = (str, dict, bool, int, dict)
+        kinds = (str, dict, bool, int, dict, bytes)
         if type(told) is not list or tuple(map(type, told)) != kinds:
             raise ProtocolError("an actor's class cannot be described like that")
-        name, methods, is_async, at_once, groups = told
+        name, methods, is_async, at_once, groups, packed = told
         shapes = {method: MethodShape(group=group) for method, group in methods.items()}
-        return cls(name, shapes, is_async, at_once, groups)
+        return cls(name, shapes, is_async, at_once, groups, _packed=packed)
+
+    def changed(self, name: str, method: MethodShape, options: MethodOptions) -> MethodShape:
+        """A method with those options that are given changed.
+
+        Raises:
+            ValueError: when they do not fit the method, or there is no such concurrency group.
+        """
+        changed = method.merge(options).check(f"{self.name}.{name}")
+        if changed.group and changed.group not in self.groups:
+            raise ValueError(
+                f"the actor {self.name!r} has no concurrency group {changed.group!r}; its groups are "
+                f"{sorted(self.groups)}"
+            )
+        return changed
+
+    def check_arguments(self, name: str, method: MethodShape, count: int, names: tuple[str, ...]) -> None:
+        """Check a call: it has so many positional arguments, and keyword arguments of these names.
+
+        Raises:
+            TypeError: when they do not fit the method.
+        """
+        wrong = "" if method.takes is None else misfit(method.takes, count, names)
+        if wrong:
+            raise TypeError(f"{self.name}.{name}() cannot be called so: {wrong}")
 
     @property
     def mode(self) -> str:
@@ -150,8 +245,21 @@ def shape_of(cls: type[Any], options: ActorOptions) -> ActorShape:
     )
 
 
+@lru_cache(maxsize=1024)
+def _unpacked(packed: bytes) -> ActorShape:
+    """What a pickled shape calls."""
+    import pickle
+
+    shape = ActorShape(*pickle.loads(packed))
+    object.__setattr__(shape, "_packed", packed)
+    return shape
+
+
 def _is_method(name: str, item: Any) -> bool:
-    return (not name.startswith("__") or name == "__call__") and callable(item) and not inspect.isclass(item)
+    if inspect.isclass(item) or not callable(item):
+        return False
+    # What every object has is no method of an actor; what the class itself has written is.
+    return not name.startswith("__") or (inspect.isfunction(item) and name not in vars(object))
 
 
 def _is_coroutine(function: Any) -> bool:
@@ -159,23 +267,27 @@ def _is_coroutine(function: Any) -> bool:
 
 
 def _method_shape(cls: type[Any], name: str, function: Any) -> MethodShape:
-    streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
-    fewest, most = _arity(function, bound=bound)
-    shape = MethodShape("streaming" if streams else 1, fewest=fewest, most=most)
-    options: MethodOptions | None = getattr(function, METHOD_OPTIONS, None)
-    return shape if options is None else shape.merge(options)
-
-
-def _arity(function: Any, *, bound: bool) -> tuple[int, float]:
-    """How many arguments are fine, at least and at most, without self."""
+    static = inspect.getattr_static(cls, name)
+    bound = isinstance(static, (staticmethod, classmethod)) or not hasattr(type(static), "__get__")
+    yields = _yields(function)
+    shape = MethodShape("streaming" if yields in ("yes", "async") else 1, yields=yields)
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = inspect.signature(function)
     except (ValueError, TypeError):  # something written in C does not tell; the worker will
-        return 0, float("inf")
-    if not bound and parameters and parameters[0].kind is not parameters[0].VAR_POSITIONAL:
-        parameters = parameters[1:]
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    named = [parameter for parameter in parameters if parameter.kind not in variable]
-    fewest = sum(parameter.default is parameter.empty for parameter in named)
-    return fewest, len(named) if len(named) == len(parameters) else float("inf")
+        pass
+    else:
+        signature = signature if bound else without_self(signature)
+        fewest, most = positional_alone(signature)
+        shape = shape._replace(fewest=fewest, most=most, takes=described(signature))
+    options: MethodOptions | None = getattr(function, METHOD_OPTIONS, None)
+    return shape if options is None else shape.merge(options).check(f"{cls.__qualname__}.{name}")
+
+
+def _yields(function: Any) -> str:
+    if inspect.isasyncgenfunction(function):
+        return "async"
+    if inspect.isgeneratorfunction(function):
+        return "yes"
+    # What wraps a function may return what that returns.
+    plain = inspect.isroutine(function) and not hasattr(function, "__wrapped__")
+    return "no" if plain else ""

@@ -118,6 +118,14 @@ class RuntimeContext:
         """The GPUs that the running task may use, as strings, under "GPU"."""
         return {"GPU": list(self._session.facts.get("gpus", ()))}
 
+    def get_node_labels(self) -> dict[str, str]:
+        """The labels of the node that this runs on."""
+        return {"ray.io/node-id": self.get_node_id(), **self._session.facts.get("labels", {})}
+
+    def get_placement_group_id(self) -> None:
+        """There are no placement groups."""
+        return
+
     def get_runtime_env_string(self) -> str:
         """The runtime environment as JSON."""
         import json

@@ -284,6 +284,20 @@ class OufOfBandObjectRefSerializationException(RayError):
 class RayActorError(RayError):
     """The actor cannot take the call. Fault: see the subclass. Retry: see the subclass."""
 
+    def __reduce__(self) -> Any:
+        plain = super().__reduce__()
+        cause = self.__cause__  # what a constructor has raised is told wherever the error goes
+        return (_caused, (plain, cause)) if isinstance(cause, RayTaskError) else plain
+
+
+def _caused(plain: Any, cause: RayTaskError) -> BaseException:
+    """Undo `RayActorError.__reduce__`."""
+    make, args, *state = plain
+    error: BaseException = make(*args)
+    error.__dict__.update(*state)
+    error.__cause__ = cause
+    return error
+
 
 class ActorDiedError(RayActorError):
     """The actor is dead for good. Fault: its code, or `kill`. Retry: only on a new actor."""

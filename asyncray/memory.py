@@ -23,7 +23,9 @@ def memory_summary(*, stats_only: bool = False) -> str:
     Raises:
         RuntimeError: when this would block a running event loop.
     """
-    told: dict[str, Any] = lifecycle.session_or_init().questions.blocking("objects")
+    told: dict[str, Any] = lifecycle.session_or_init().questions.blocking(
+        "objects", None, "`await asyncio.to_thread(asyncray.util.memory_summary)`"
+    )
     pids: dict[bytes, int] = dict(told["pids"])
     lines = _totals(told)
     if not stats_only:

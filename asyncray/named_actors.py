@@ -40,7 +40,9 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT00
         RuntimeError: on a running event loop; use ``await asyncray.aio.list_named_actors()``.
     """
     session = session_or_init()
-    return _listed(session, session.questions.blocking("list_names"), all_namespaces=all_namespaces)
+    remedy = "`await asyncray.aio.list_named_actors()`"
+    names = session.questions.blocking("list_names", None, remedy)
+    return _listed(session, names, all_namespaces=all_namespaces)
 
 
 async def get_actor_async(name: str, namespace: str | None) -> ActorHandle[Any]:
@@ -64,6 +66,10 @@ def _listed(session: Session, names: list[list[str]], *, all_namespaces: bool) -
 def _looked_for(name: str, namespace: str | None) -> tuple[Session, list[str]]:
     if not isinstance(name, str) or not name:
         raise ValueError(f"the name of an actor is a string that is not empty, not {name!r}")
+    if namespace is not None and (not isinstance(namespace, str) or not namespace):
+        raise ValueError(
+            f"a namespace is a string that is not empty, or None for the session's own, not {namespace!r}"
+        )
     session = session_or_init()
     return session, [session.namespace if namespace is None else namespace, name]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, Protocol, Type
 
 from .lifecycle import session_or_init
 from .options import TaskOptions, TaskOptionsDict
+from .parameters import positional_alone
 from .process import current
 from .runtime_env import RuntimeEnv
 
@@ -277,15 +278,9 @@ def _check_for_either(options: dict[str, Any]) -> None:
 def _arity(function: Callable[..., Any]) -> tuple[int, float]:
     """How many positional arguments alone are fine: fewest and most. None are where keywords are needed."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        return positional_alone(inspect.signature(function))
     except ValueError:
         return 0, float("inf")
-    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        return 1, 0
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    fewest = sum(p.default is p.empty for p in positional)
-    any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return fewest, float("inf") if any_number else len(positional)
 
 
 def _make(what: Any, options: dict[str, Any]) -> Any:

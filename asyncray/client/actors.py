@@ -378,7 +378,8 @@ class Actors:
 
     def _died(self, calls: ActorCalls, failure: Any) -> None:
         if failure is None:
-            failure = encode_error(ActorDiedError(f"the actor {calls.shape.name!r} is dead"))
+            text = f"the actor {calls.shape.name!r} is dead: it had ended before this process asked for it"
+            failure = encode_error(ActorDiedError(text))
         with self.owner.lock:
             self._part(calls)
             calls.died(failure)

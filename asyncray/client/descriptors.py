@@ -129,7 +129,7 @@ class Descriptors:
         """What all light actors of a class with the same shape in one host share."""
         blob, refs = pickled
         descriptor = self._numbered(f"{shape.name}.__init__", blob)
-        descriptor.function = cls
+        descriptor.function = weakref.ref(cls)
         descriptor.holds = refs
         descriptor.max_retries = 0
         descriptor.options = {
@@ -202,17 +202,18 @@ class Descriptors:
             from .diagnosis import explain
 
             raise TypeError(
-                f"the remote function {name!r} cannot be pickled: {explain(function, error)}"
+                f"the {_kind(function)} {name!r} cannot be pickled: {explain(function, error)}"
             ) from error
         config = self._session.config
         if len(blob) > config.function_max_bytes:
             raise ValueError(
-                f"the remote function {name!r} is {len(blob)} bytes when pickled; at most "
+                f"the {_kind(function)} {name!r} is {len(blob)} bytes when pickled; at most "
                 f"{config.function_max_bytes} are allowed. It probably captures a large object: put that"
             )
         if len(blob) > config.function_warn_bytes:
             _log.warning(
-                "the remote function %r is %d bytes when pickled; it probably captures a large object",
+                "the %s %r is %d bytes when pickled; it probably captures a large object",
+                _kind(function),
                 name,
                 len(blob),
             )
@@ -231,6 +232,10 @@ class Descriptors:
         description = [mode, resources.to_wire(), packed, retriable]
         with self._session.owner.lock:
             return self._session.leases.group(key, description, concurrent=mode == ASYNC, depth=depth)
+
+
+def _kind(function: Callable[..., Any]) -> str:
+    return "actor class" if isinstance(function, type) else "remote function"
 
 
 def _loosely(function: Callable[..., Any]) -> Callable[[], Any]:

@@ -119,8 +119,7 @@ class Lights:
         found = self._methods_by_id.get((key, id(shape)))
         if found is not None:
             return found
-        groups = tuple(shape.groups.items())
-        told = (key, *shape[:1], tuple(shape.methods.items()), *shape[2:4], groups, *shape[5:])
+        told = (key, shape.packed)
         with self.owner.lock:
             found = self._methods.get(told)
             if found is None:

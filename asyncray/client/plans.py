@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import ActorDiedError
 from ..state.objects import ObjectRecord
 from ..state.tasks import Task
 from .errors import encode_actor_death
@@ -68,6 +69,8 @@ class Plan:
 
 def not_made(name: str, error: BaseException, payload: Any) -> bytes:
     """What calls of an actor fail with whose constructor has raised *error*, which travels as *payload*."""
+    if isinstance(error, ActorDiedError):
+        return encode_actor_death(f"the actor {name!r} could not be made: its constructor left it", payload)
     cause = getattr(error, "cause", None)
     shown = repr(cause) if cause is not None else str(error)
     text = f"the actor {name!r} could not be made: its constructor raised {shown}"

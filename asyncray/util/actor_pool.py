@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncray
 
+from .ending import end_async
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 class ActorPool:
     """Actors, each of which works at one thing at a time; what all are too busy for waits here.
 
-    As an asynchronous context manager it kills its actors at the end.
+    As an asynchronous context manager it ends its actors: those of a block that is left in order do first
+    what they were called for, those of one that has failed are killed.
 
         pool = ActorPool([Worker.remote() for _ in range(4)])
         print(list(pool.map(lambda actor, value: actor.work.remote(value), range(100))))
@@ -33,7 +36,8 @@ class ActorPool:
         self._busy: list[ActorHandle[Any]] = []
         #: Who makes the value of each reference, and its place in the order of submission.
         self._under_way: dict[ObjectRef[Any], tuple[int, ActorHandle[Any]]] = {}
-        self._by_place: dict[int, ObjectRef[Any]] = {}
+        #: What each call has returned: a reference, or a list of them.
+        self._by_place: dict[int, Any] = {}
         self._next_place = 0
         #: Place of the value that get_next returns.
         self._next_return = 0
@@ -70,13 +74,11 @@ class ActorPool:
         if not self._idle:
             self._waiting.append((fn, value))
             return
-        actor = self._idle.pop()
-        ref = fn(actor, value)
-        if isinstance(ref, list):
-            ref = ref[0]
+        returned = fn(self._idle[-1], value)
+        ref, actor = _first(returned), self._idle.pop()
         self._busy.append(actor)
         self._under_way[ref] = (self._next_place, actor)
-        self._by_place[self._next_place] = ref
+        self._by_place[self._next_place] = returned
         self._next_place += 1
 
     def has_next(self) -> bool:
@@ -99,8 +101,9 @@ class ActorPool:
             raise StopIteration("there are no more results to get")
         if self._next_return not in self._by_place:
             raise ValueError("get_next cannot follow get_next_unordered: the order is not known any more")
-        ref = self._by_place[self._next_return]
-        return self._get(ref, timeout, ignore=ignore_if_timedout)
+        ref = _first(self._by_place[self._next_return])
+        ready, _ = asyncray.wait([ref], timeout=timeout)
+        return self._take(ref, timeout, ready=bool(ready), ignore=ignore_if_timedout)
 
     def get_next_unordered(self, timeout: float | None = None, ignore_if_timedout: bool = False) -> Any:  # noqa: FBT002
         """The first result that is there.
@@ -117,20 +120,19 @@ class ActorPool:
             raise StopIteration("there are no more results to get")
         ready, _ = asyncray.wait(list(self._under_way), num_returns=1, timeout=timeout)
         ref = ready[0] if ready else next(iter(self._under_way))
-        return self._get(ref, 0 if not ready else None, ignore=ignore_if_timedout)
+        return self._take(ref, timeout, ready=bool(ready), ignore=ignore_if_timedout)
 
-    def _get(self, ref: ObjectRef[Any], timeout: float | None, *, ignore: bool) -> Any:
-        ready, _ = asyncray.wait([ref], timeout=timeout)
+    def _take(self, ref: ObjectRef[Any], timeout: float | None, *, ready: bool, ignore: bool) -> Any:
         if not ready and not ignore:
             raise TimeoutError(f"no result within {timeout} s")
         place, actor = self._under_way.pop(ref)
-        del self._by_place[place]
+        returned = self._by_place.pop(place)
         self._next_return = max(self._next_return, place + 1)
         self._busy.remove(actor)
         self.push(actor, free=True)
         if not ready:
             raise TimeoutError(f"no result within {timeout} s; it was given up")
-        return asyncray.get(ref)
+        return asyncray.get(returned)
 
     def has_free(self) -> bool:
         """Whether an actor has nothing to do."""
@@ -159,6 +161,17 @@ class ActorPool:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        for actor in (*self._idle, *self._busy):
-            asyncray.kill(actor)
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        await end_async([*self._idle, *self._busy], None if kind is None else 0)
+
+
+def _first(returned: Any) -> ObjectRef[Any]:
+    """What tells when a call has ended."""
+    if isinstance(returned, list) and returned:
+        returned = returned[0]
+    if not isinstance(returned, asyncray.ObjectRef):
+        raise TypeError(
+            f"a pool's function returns the reference of its call, not {returned!r} of type "
+            f"{type(returned).__name__}"
+        )
+    return returned

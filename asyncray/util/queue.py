@@ -47,7 +47,7 @@ class _QueueActor:
 
     def put_nowait(self, items: list[Any]) -> bool:
         """All of them, or none."""
-        if self.maxsize and self.queue.qsize() + len(items) > self.maxsize:
+        if self.maxsize > 0 and self.queue.qsize() + len(items) > self.maxsize:
             return False
         for item in items:
             self.queue.put_nowait(item)
@@ -64,11 +64,16 @@ class Queue:
     """First in, first out, between any processes of a session; pass it to tasks and actors as it is.
 
     Args:
-        maxsize: Items that there is room for; 0 is without end.
+        maxsize: Items that there is room for; 0 or less is without end.
         actor_options: Options of the actor that holds them.
+
+    Raises:
+        TypeError: when *maxsize* is no whole number.
     """
 
     def __init__(self, maxsize: int = 0, actor_options: Mapping[str, Any] | None = None) -> None:
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int):
+            raise TypeError(f"maxsize must be a whole number, not {maxsize!r}")
         self.maxsize = maxsize
         actor_class = asyncray.remote(_QueueActor).options(**dict(actor_options or {}))
         self.actor = actor_class.remote(maxsize)
@@ -106,7 +111,7 @@ class Queue:
         if not block:
             self.put_nowait(item)
         elif not asyncray.get(self.actor.put.remote(item, _checked(timeout))):
-            raise Full
+            raise Full(f"there was no room within {timeout} s")
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT002
         """Take an item out, waiting for one if need be.
@@ -123,7 +128,7 @@ class Queue:
             return self.get_nowait()
         there, item = asyncray.get(self.actor.get.remote(_checked(timeout)))
         if not there:
-            raise Empty
+            raise Empty(f"nothing came within {timeout} s")
         return item
 
     async def put_async(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT002
@@ -134,7 +139,7 @@ class Queue:
         """
         actor, timeout = self.actor, _checked(timeout)
         if not await (actor.put.remote(item, timeout) if block else actor.put_nowait.remote([item])):
-            raise Full
+            raise Full(f"there was no room within {timeout} s" if block else "there is no room")
 
     async def get_async(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT002
         """As get, for coroutines.
@@ -145,11 +150,11 @@ class Queue:
         if not block:
             items = await self.actor.get_nowait.remote(1)
             if items is None:
-                raise Empty
+                raise Empty("there is nothing in the queue")
             return items[0]
         there, item = await self.actor.get.remote(_checked(timeout))
         if not there:
-            raise Empty
+            raise Empty(f"nothing came within {timeout} s")
         return item
 
     def put_nowait(self, item: Any) -> None:

@@ -107,7 +107,7 @@ class Call:
     @property
     def function_name(self) -> str:
         """The function's own name."""
-        return str(getattr(self.function.load(), "__qualname__", self.function.name))
+        return self.function.own_name()
 
     @property
     def resources(self) -> dict[str, float]:
@@ -465,7 +465,9 @@ def advance(iterator: Any) -> Any:
 @interruptible
 def end_iteration(iterator: Any) -> None:
     """Let a user's generator run its ``finally`` blocks."""
-    iterator.close()
+    close = getattr(iterator, "close", None)
+    if close is not None:  # it may be no generator
+        close()
 
 
 async def advance_async(iterator: Any) -> Any:

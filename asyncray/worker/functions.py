@@ -69,6 +69,10 @@ class Function:
             self._blob = b""
         return self._function
 
+    def own_name(self) -> str:
+        """What the function is called where it is defined."""
+        return str(getattr(self.load(), "__qualname__", self.name))
+
     def bound(self, hosting: Any) -> Callable[..., Any]:
         """What a call for one light actor runs.
 

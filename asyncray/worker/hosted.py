@@ -144,7 +144,7 @@ class LightConstructor(Function):
 class LightMethod(Function):
     """A method of light actors: which one it is bound to, each call says."""
 
-    __slots__ = ("group", "method")
+    __slots__ = ("_own_name", "group", "method")
 
     of_actor = True
     light = True
@@ -153,12 +153,12 @@ class LightMethod(Function):
         super().__init__(b"", b"", options)
         self.method = _option(options, "method", str, "")
         self.group = _option(options, "group", str, "")
+        self._own_name = _option(options, "function", str, self.name)
+
+    def own_name(self) -> str:
+        return str(self._own_name)
 
     def bound(self, hosting: Hosting) -> Callable[..., Any]:
         if self.method in BUILT_IN_METHODS:
             return BUILT_IN_METHODS[self.method](hosting)
         return getattr(hosting.instance, self.method)  # type: ignore[no-any-return]
-
-    def load(self) -> Callable[..., Any]:
-        """Only its name is asked for here: no actor is meant."""
-        return self.load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,6 +191,36 @@ def test_what_a_constructor_raises_reaches_callers_in_other_processes() -> None:
     told = ray.get(works.remote(Broken.remote()))
     assert "constructor" in told
     assert "KeyError" in told
+
+
+@ray.remote
+def lets_pass(actor: ActorHandle[Any]) -> None:
+    ray.get(actor.work.remote())
+
+
+def test_the_cause_of_a_death_passes_through_tasks_and_pickles() -> None:
+    with pytest.raises(exceptions.ActorDiedError, match="constructor") as caught:
+        ray.get(lets_pass.remote(Broken.remote()))
+    again = pickle.loads(pickle.dumps(caught.value))
+    for error in (caught.value, again):
+        assert type(error) is exceptions.ActorDiedError
+        assert isinstance(error.__cause__, KeyError)
+        assert isinstance(error.__cause__, exceptions.RayTaskError)
+
+
+class _Leaver:
+    """Does not want to be made."""
+
+    def __init__(self) -> None:
+        ray.actor.exit_actor()
+
+    def work(self) -> None: ...
+
+
+def test_a_constructor_can_leave_its_actor() -> None:
+    with pytest.raises(exceptions.ActorDiedError, match="its constructor left it") as caught:
+        ray.get(ray.remote(_Leaver).remote().work.remote())
+    assert "exit_actor" in str(caught.value.__cause__)
 
 
 def test_a_failed_argument_of_the_constructor_is_its_failure() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import asyncray as ray
 from asyncray import exceptions
-from asyncray.util import ActorGroup, ActorPool
+from asyncray.util import ActorGroup, ActorPool, memory_summary
 from asyncray.util.queue import Empty, Full, Queue
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -108,16 +109,111 @@ async def test_a_pool_ends_with_its_block() -> None:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
+class _Noting:
+    """Notes its end."""
+
+    def __init__(self, log: str, factor: int = 1) -> None:
+        self.log = log
+        self.factor = factor
+
+    def size(self, what: Any) -> int:
+        return self.factor * len(what)
+
+    def place(self, what: Any) -> int:
+        return int(what.__array_interface__["data"][0])
+
+    @ray.method(num_returns=2)
+    def both(self) -> tuple[int, int]:
+        return 1, 2
+
+    def on_stop(self) -> None:
+        with Path(self.log).open("a") as log:
+            log.write("stopped ")
+
+
 def test_a_group_is_called_together() -> None:
-    with ActorGroup(Doubler, 2, (3,)) as group:
+    with ActorGroup(Doubler, 2, init_args=(3,)) as group:
         assert ray.get(group.double.remote(2)) == [6, 6]
         group.add_actors(1)
         assert len(ray.get(group.double.remote(2))) == len(group) == 3
         group.remove_actors([0, 1])
         (actor,) = group
         assert ray.get(group[0].double.remote(1)) == 3
+        with pytest.raises(AttributeError, match="no method 'dubble'"):
+            _ = group.dubble
+        with pytest.raises(TypeError, match=r"group\.double\.remote"):
+            group.double(1)
     with pytest.raises(exceptions.ActorDiedError):
         ray.get(actor.double.remote(2))
+    with pytest.raises(RuntimeError, match="shut down"):
+        _ = group.double
+    group.start()
+    assert ray.get(group.double.remote(1)) == [3, 3]
+    group.shutdown(0)
+
+
+def test_a_group_of_a_plain_class_holds_what_ray_says() -> None:
+    group = ActorGroup(_Noting, num_cpus_per_actor=0.5, init_args=("",), init_kwargs={"factor": 2})
+    holds = group[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_assigned_resources())
+    assert ray.get(holds) == {"CPU": 0.5}
+    assert ray.get(group.size.remote([1, 2])) == [4]
+    assert len(group.both.options(num_returns=1).remote()) == 1
+    group.shutdown(0)
+    with pytest.raises(ValueError, match="num_actors must be > 0"):
+        ActorGroup(_Noting, 0)
+
+
+def test_a_broadcast_value_is_stored_once() -> None:
+    numpy = pytest.importorskip("numpy")
+    with ActorGroup(ray.remote(_Noting), 3, init_args=("",)) as group:
+        values = numpy.ones(10**6)
+        refs = group.place.remote(values)
+        assert len([line for line in memory_summary().splitlines() if " 8000" in line]) == 1
+        ray.get(refs)
+
+
+@pytest.mark.parametrize("block", [True, False])
+def test_the_actors_of_a_block_that_is_left_in_order_clean_up(tmp_path: Path, block: bool) -> None:
+    log = tmp_path / "log"
+    group = ActorGroup(ray.remote(_Noting), 2, init_args=(str(log),))
+
+    async def leave() -> None:
+        async with group:
+            assert await asyncio.gather(*group.size.remote("abc")) == [3, 3]
+
+    if block:
+        with group:
+            assert ray.get(group.size.remote("abc")) == [3, 3]
+    else:
+        asyncio.run(leave())
+    assert log.read_text() == "stopped stopped "
+
+
+async def test_the_actors_of_a_pool_clean_up_unless_its_block_fails(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    noting = ray.remote(_Noting)
+    async with ActorPool([noting.remote(str(log))]) as pool:
+        pool.submit(lambda actor, value: actor.size.remote(value), "abc")
+    assert log.read_text() == "stopped "
+    with pytest.raises(KeyError):
+        async with ActorPool([noting.remote(str(log))]) as pool:
+            raise KeyError
+    assert log.read_text() == "stopped "
+
+
+def test_a_pool_returns_all_values_of_a_call() -> None:
+    pool = ActorPool([ray.remote(_Noting).remote("")])
+    assert list(pool.map(lambda actor, _: actor.both.remote(), [1, 2])) == [[1, 2], [1, 2]]
+
+
+def test_a_pool_keeps_an_actor_whose_call_could_not_be_made() -> None:
+    pool = ActorPool([Doubler.remote()])
+    with pytest.raises(TypeError, match="returns the reference of its call, not 5"):
+        pool.submit(lambda actor, value: 5, 1)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(lambda actor, value: 1 // value, 0)
+    pool.submit(double, 2)
+    assert pool.get_next() == 4
 
 
 # --- queues -------------------------------------------------------------------------------------------------

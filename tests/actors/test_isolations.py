@@ -280,13 +280,12 @@ def test_a_killed_one_starts_again_if_it_may(make: Make) -> None:
     account = make(Account, 5, max_restarts=1)
     assert ray.get(account.add.remote()) == 6
     ray.kill(account, no_restart=False)
-    retried = {"max_task_retries": -1}
-    while not ray.get(account.about_me.options(**retried).remote())[2]:
+    while not ray.get(account.about_me.options(max_task_retries=-1).remote())[2]:
         pass  # it has not been killed yet
     assert ray.get(account.add.remote()) == 6
     ray.kill(account, no_restart=False)
     with pytest.raises(exceptions.ActorDiedError):
-        ray.get([account.wait.remote(), account.wait.options(**retried).remote()])
+        ray.get([account.wait.remote(), account.wait.options(max_task_retries=-1).remote()])
 
 
 def test_it_leaves_by_itself(make: Make) -> None:

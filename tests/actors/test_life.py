@@ -130,9 +130,12 @@ def test_an_actor_is_asked_to_end_by_a_call() -> None:
     assert left_of([ray.get(pid)], 10) == []
 
 
-async def test_an_actor_ends_with_its_block() -> None:
-    async with Worker.remote() as worker:
+async def test_an_actor_ends_with_its_block(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with Worker.options(max_pending_calls=1).remote(str(log)) as worker:
         pid = await worker.pid.remote()
+        worker.count.remote()  # another call would be one too many
+    assert log.read_text() == "stopped\n"  # it has cleaned up
     with pytest.raises(exceptions.ActorDiedError):
         await worker.pid.remote()
     assert left_of([pid], 10) == []

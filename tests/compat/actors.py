@@ -210,3 +210,71 @@ def a_queue_is_first_in_first_out(ray: Ray) -> object:
     queue.put(2)
     full = caught(module.Full, queue.put_nowait, 3)
     return [first, queue.get(), caught(module.Empty, queue.get_nowait), full]
+
+
+@expects([["TypeError"]] * 5)
+def arguments_that_do_not_fit_are_refused_where_they_are_given(ray: Ray) -> object:
+    counter = ray.remote(Counter).remote()
+    return [
+        caught(TypeError, counter.add.remote, amout=1),
+        caught(TypeError, counter.add.remote, 1, 2),
+        caught(TypeError, lambda: counter.add.remote(1, amount=2)),
+        caught(TypeError, counter.note.remote),
+        caught(TypeError, counter.__ray_ready__.remote, 1),
+    ]
+
+
+@expects([["ValueError"], ["ValueError"]])
+def what_does_not_fit_is_refused(ray: Ray) -> object:
+    counter = ray.remote(Counter).remote()
+    get_actor: Any = ray.get_actor
+    return [
+        caught(ValueError, lambda: counter.add.options(num_returns="streaming").remote()),
+        caught(ValueError, get_actor, "anybody", ""),
+    ]
+
+
+@expects([True, 6, "audit", 2])
+def an_actor_hands_itself_out(ray: Ray) -> object:
+    import importlib
+
+    context: Any = importlib.import_module(ray.__name__).get_runtime_context
+
+    class Self:
+        def me(self) -> Any:
+            return context().current_actor
+
+        def add(self, value: int) -> int:
+            return value + 1
+
+        def name(self) -> Any:
+            return context().get_task_name()
+
+        def __len__(self) -> int:
+            return 2
+
+    actor = ray.remote(Self).remote()
+    me = ray.get(actor.me.remote())
+    named = actor.name.options(name="audit")
+    return [me == actor, *ray.get([me.add.remote(5), named.remote(), actor.__len__.remote()])]
+
+
+@expects([[[1, -1], [2, -2]], 3])
+def a_pool_returns_all_values_of_a_call(ray: Ray) -> object:
+    class Both:
+        def both(self, value: int) -> tuple[int, int]:
+            return value, -value
+
+    pool = ray.util.ActorPool([ray.remote(Both).remote()])
+    both = [
+        list(pair)
+        for pair in pool.map(lambda actor, value: actor.both.options(num_returns=2).remote(value), [1, 2])
+    ]
+
+    def broken(actor: Any, value: int) -> Any:
+        raise KeyError(value)
+
+    caught(KeyError, pool.submit, broken, 1)
+    pool = ray.util.ActorPool([ray.remote(Counter).remote()])
+    pool.submit(lambda actor, value: actor.add.remote(value), 3)
+    return [both, pool.get_next()]

@@ -79,3 +79,14 @@ def a_task_without_gpus_has_none(ray: Ray) -> object:
         return [ray.get_runtime_context().get_actor_id(), ray.get_gpu_ids()]
 
     return ray.get(gpus.remote())
+
+
+@expects([True, None])
+def what_a_program_knows_of_its_node(ray: Ray) -> object:
+    import importlib
+
+    context: Any = importlib.import_module(ray.__name__).get_runtime_context()
+    return [
+        context.get_node_labels()["ray.io/node-id"] == context.get_node_id(),
+        context.get_placement_group_id(),
+    ]

@@ -51,6 +51,7 @@ FLOORS: list[set[str]] = [
         "ids",
         "init_options",
         "options",
+        "parameters",
         "process",
         "refs",
         "resources",

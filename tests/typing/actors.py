@@ -50,6 +50,12 @@ def a_wrong_option_is_found() -> None:
     ray.remote(max_restart=3)  # expect: error[call-overload]
 
 
+def a_wrong_option_of_a_method_is_found() -> None:
+    RemoteCounter.remote(1).add.options(num_returns="streaming", max_unread=3)
+    RemoteCounter.remote(1).add.options(num_return=2)  # expect: error[call-arg]
+    ray.method(retry_exceptions=3)  # expect: error[call-overload]
+
+
 def an_actor_is_not_called_directly() -> None:
     ray.kill(Counter(1))  # expect: error[arg-type]
 
