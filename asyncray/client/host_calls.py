@@ -9,6 +9,7 @@ Rule: everything here needs the lock of this process's tables.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from ..actor_shape import ActorShape
@@ -17,11 +18,12 @@ from ..state.tasks import ASSIGNED, DONE, Task, step
 from .actor_calls import choose_naming
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from ..refs import RefAddress
     from ..state.tasks import Descriptor
     from .lights import Lights
+    from .owned_light import OwnedLight
     from .waiting import LoopWaiter
 
 #: Calls that are sent and not answered, at most.
@@ -33,7 +35,7 @@ class HostCalls(SchedulingClass):
 
     __slots__ = (
         "_lights", "_owner", "asked", "environment", "heard", "index", "lease", "naming", "process_id",
-        "told", "used",
+        "restarting", "told", "used",
     )  # fmt: skip
 
     actor = True
@@ -59,6 +61,9 @@ class HostCalls(SchedulingClass):
         self.used = 0
         #: How often the host was told to end actors at once, and has said that it heard of it.
         self.told = self.heard = 0
+        #: Actors that were ended to start again: how often the host must have been heard before, and how many
+        #: seconds after that.
+        self.restarting: deque[tuple[int, list[tuple[OwnedLight, float]]]] = deque()
 
     @property
     def lights(self) -> Lights:
@@ -93,6 +98,14 @@ class HostCalls(SchedulingClass):
         self.dead = 0
         return taken
 
+    def put_first(self, tasks: Iterable[Task]) -> None:
+        """Queue calls that have waited elsewhere, in the order made, before those that were made since."""
+        for task in sorted(tasks, key=_number, reverse=True):
+            if task.state == DONE:
+                task.release()
+            else:
+                self.queue.appendleft(task)
+
     def names_arguments(self, task: Task) -> bool:
         """Whether a call that was sent, or is being sent, lets the actor ask for its arguments."""
         return task.number in self.naming
@@ -107,6 +120,10 @@ class HostCalls(SchedulingClass):
     def demand(self) -> int:
         """No leases are of use."""
         return 0
+
+
+def _number(task: Task) -> int:
+    return task.number
 
 
 class LightMethods:

@@ -47,7 +47,7 @@ from .strangers import Strangers, unavailable
 from .worker_links import flush_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from ..actor_shape import ActorShape
     from ..refs import ObjectRef, RefAddress
@@ -184,8 +184,8 @@ class Lights:
             actor.placed()
             # What has waited for it goes right behind its constructor, before what is called from now on.
             waiting, actor.waiting = actor.waiting, None
-            for each in reversed(waiting or ()):
-                actor.calls.queue.appendleft(each)
+            if waiting is not None:
+                actor.calls.put_first(waiting)
         elif actor.state not in (ALIVE, STARTING):
             self._park(actor, task)
             return False
@@ -196,13 +196,9 @@ class Lights:
             actor.waiting = []
         actor.waiting.append(task)
 
-    def send_again(self, calls: HostCalls, tasks: Iterable[Task]) -> None:
-        """Calls that have waited for their actor go to it."""
-        for task in tasks:
-            if task.state == DONE:
-                task.release()
-            else:
-                calls.queue.append(task)
+    def send_again(self, calls: HostCalls, tasks: list[Task]) -> None:
+        """Calls that have waited for their actor go to it, before what was called for since."""
+        calls.put_first(tasks)
         self.session.pump_later(calls)
 
     def fail_dead(self, task: Task, number: int) -> None:
@@ -299,7 +295,8 @@ class Lights:
         with self.owner.lock:
             lease, process_id = calls.lease, calls.process_id
             calls.lease, calls.asked, calls.process_id = None, False, b""
-            calls.told = calls.heard = 0
+            calls.heard = calls.told
+            self.ends.start_again(calls)
             sent: list[Task] = []
             if lease is not None:
                 lease.closing = True
@@ -392,9 +389,10 @@ class Lights:
     def _on_ended(self, lease: Lease | None, rows: list[Any]) -> None:
         """Actors of ours have ended by their own wish."""
         m.check_rows("LIGHT_ENDED", rows, 3)
-        if not rows and lease is not None and isinstance(lease.group, HostCalls):
-            lease.group.heard += 1
         with self.owner.lock:
+            if not rows and lease is not None and isinstance(lease.group, HostCalls):
+                lease.group.heard += 1
+                self.ends.start_again(lease.group)
             for number, life, reason in rows:
                 actor = self.owned.get(number)
                 current = actor is not None and lease is actor.calls.lease and actor.incarnation == life + 1

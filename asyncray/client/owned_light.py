@@ -122,9 +122,6 @@ class OwnedLight:
         else:
             plan.arguments, plan.dependencies = None, None
         self._lights.news.announce(self)
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None:
-            self._lights.send_again(self.calls, waiting)
         if self.unheld:
             self.end()
 
@@ -150,7 +147,10 @@ class OwnedLight:
         self.restarts = again.restarts
         self.state = step(self.state, LOST, self.shape.name)
         self._lights.news.announce(self)
-        self._lights.after(again.delay_s, self)
+        if end is End.RESTARTED:
+            self._lights.ends.tell(self, now=True, again_s=again.delay_s)
+        else:
+            self._lights.after(again.delay_s, self)
 
     def due(self) -> Sequence[Any]:
         """The wait before the next life is over."""
@@ -177,7 +177,6 @@ class OwnedLight:
         if no_restart:
             self.die(End.KILLED, self.death("it was killed by kill()"))
         elif self.state in (STARTING, ALIVE):
-            self._lights.ends.tell(self, now=True)
             self.lost("it was killed by kill()", End.RESTARTED)
 
     def end(self) -> None:
@@ -205,7 +204,7 @@ class OwnedLight:
     def die(self, end: End, failure: Any) -> None:
         """It is dead for good; every call of it fails, now and later."""
         lights = self._lights
-        if end is End.KILLED and self.state in (STARTING, ALIVE, ENDING):
+        if end in (End.KILLED, End.RESTARTED) and self.state in (STARTING, ALIVE, ENDING):
             lights.ends.tell(self, now=True)
         self.state = step(self.state, DIED, self.shape.name)
         self._drop()

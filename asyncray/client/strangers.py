@@ -147,8 +147,7 @@ class Strangers:
         left = [task for task, begun in waiting if self._goes_again(task, begun=begun)]
         if left and state == ALIVE:
             # Those that went out together have come back one by one.
-            left.sort(key=_number)
-            extras = left[0].extras
+            extras = min(left, key=_number).extras
             assert extras is not None
             extras["again"] = True
             self._lights.send_again(left[0].descriptor.group, left)  # type: ignore[arg-type]

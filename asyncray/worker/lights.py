@@ -199,6 +199,8 @@ class HostedLights:
         found = [h for number in numbers if (h := self._table.get((process_id, number))) is not None]
         if now:
             self._kill(found)
+            # Behind what was turned away: those that start again wait for all of it.
+            self._tell()
             owner.connection.send([m.LIGHT_ENDED, []])
             return
         if not numbers:
