@@ -250,7 +250,9 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
     session = actor._ray_session
     if current().session is not session:
         raise ActorHandleNotFoundError(f"{actor!r} is a handle of another session, and has ended with it")
-    session.actors.kill(actor._ray_address, no_restart=no_restart)
+    calls = actor._ray_calls
+    light = calls is not None and calls.light
+    session.actors.kill(actor._ray_address, no_restart=no_restart, light=light)
 
 
 def exit_actor() -> NoReturn:

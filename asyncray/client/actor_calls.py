@@ -40,8 +40,8 @@ class ActorCalls(SchedulingClass):
     """The queue and the connection of one process's calls of one actor."""
 
     __slots__ = (
-        "__weakref__", "_ahead", "_owner", "address", "asked", "descriptors", "failure", "incarnation",
-        "lease", "naming", "ordered", "room", "shape",
+        "__weakref__", "_ahead", "_owner", "address", "asked", "descriptors", "doomed", "failure",
+        "incarnation", "lease", "naming", "ordered", "room", "shape",
     )  # fmt: skip
 
     actor = True
@@ -73,6 +73,8 @@ class ActorCalls(SchedulingClass):
         self.failure: Any = None
         #: Whether its owner has been asked where it is, and will tell of every change.
         self.asked = False
+        #: Whether this process has killed it, and waits for its owner to say so: nothing is sent any more.
+        self.doomed = False
         #: Who waits until fewer calls are under way.
         self.room: list[LoopWaiter] = []
         #: Methods as the worker is told of them, by what tells them apart; they hold the actor's reference.
@@ -87,7 +89,7 @@ class ActorCalls(SchedulingClass):
             self._fail_queued()
             return []
         lease = self.lease
-        if lease is None or lease.link is None or not lease.accepts():
+        if lease is None or lease.link is None or self.doomed or not lease.accepts():
             return []
         tasks = self._take_ready(lease)
         return [(lease, tasks)] if tasks else []

@@ -169,12 +169,14 @@ class Actors:
 
             make_keeper(self.session)
 
-    def kill(self, address: RefAddress, *, no_restart: bool) -> None:
+    def kill(self, address: RefAddress, *, no_restart: bool, light: bool = False) -> None:
         """End an actor now, here or at its owner."""
         process_id, at, number = address
         if process_id != self.session.identity.process_id:
             owner = Identity(process_id, at, 0)
             self.session.call_soon(self.session.peers.send_to, owner, [m.ACTOR_KILL, number, no_restart])
+            if no_restart:
+                self._doom(owner, number, light=light)
             return
         with self.owner.lock:
             actor = self.owned.get(number)
@@ -183,6 +185,15 @@ class Actors:
             else:
                 self.session.lights.kill(number, no_restart=no_restart)
         self.session.deliver()
+
+    def _doom(self, owner: Identity, number: int, *, light: bool) -> None:
+        """Others' actor was killed from here: calls made from now on wait for the word of its end."""
+        key = (owner.process_id, number)
+        with self.owner.lock:
+            if light:
+                self.session.lights.strangers.doom(key, owner)
+            elif (calls := self._calls.get(key)) is not None:
+                calls.doomed = True
 
     # --- as owner ------------------------------------------------------------------------------------------
 
@@ -455,7 +466,7 @@ class Actors:
                 if dead:
                     self._died(calls, _owner_died(calls))
                 else:
-                    calls.asked = False
+                    calls.asked = calls.doomed = False
 
 
 class _Last:

@@ -37,6 +37,8 @@ class Strangers:
         self.addresses: dict[bytes, str] = {}
         #: Calls by the owner's process id and the number of the life; each with whether it may have run.
         self._waiting: dict[tuple[bytes, int], list[tuple[Task, bool]]] = {}
+        #: Those that were killed from here, until their owners have said that they are dead.
+        self._doomed: set[tuple[bytes, int]] = set()
         #: What is to be asked soon, by whom to ask and the host that was lost.
         self._questions: dict[tuple[bytes, bytes], dict[int, None]] = {}
         #: Actors that were not in their host, and what is asked when the host has answered: all that was sent
@@ -112,6 +114,18 @@ class Strangers:
         waiting.append((task, False))
         return True
 
+    def doom(self, key: tuple[bytes, int], owner: Identity) -> None:
+        """An actor was killed from here, and *owner* is being told: no call of it is sent any more."""
+        self._doomed.add(key)
+        self._waiting.setdefault(key, [])
+        # A question of its own: one that is about to be asked may overtake the kill.
+        self._lights.session.call_soon(self._ask_after_kill, key, owner)
+
+    def _ask_after_kill(self, key: tuple[bytes, int], owner: Identity) -> None:
+        """On the loop, without the lock."""
+        if not self._lights.session.peers.send_to(owner, [m.LIGHT_WHERE, [key[1]], b""]):
+            self.process_gone(key[0], dead=True)
+
     def _ask(self) -> None:
         """On the loop, without the lock."""
         with self._lights.owner.lock:
@@ -139,6 +153,9 @@ class Strangers:
         lights.session.deliver()
 
     def _heard(self, key: tuple[bytes, int], state: int, failure: Any) -> None:
+        if state != DEAD and key in self._doomed:
+            return  # it was said before the owner heard of the kill
+        self._doomed.discard(key)
         waiting = self._waiting.pop(key, ())
         if state == DEAD:
             for task, _ in waiting:
@@ -175,6 +192,7 @@ class Strangers:
                 if dead:
                     self._heard(key, DEAD, _owner_died())
                 else:
+                    self._doomed.discard(key)
                     # They begin anew, and will find out.
                     self._heard(key, ALIVE, None)
             if dead:

@@ -119,6 +119,26 @@ def a_killed_actor_is_dead(ray: Ray) -> object:
     return [caught(died, ray.get, killed.add.remote()), caught(died, ray.get, crashed.crash.remote())]
 
 
+class Killer:
+    """Does not own what it kills."""
+
+    def kill(self, ray: str, actors: list[Any]) -> list[Any]:
+        import importlib
+
+        module = importlib.import_module(ray)
+        module.get(actors[0].add.remote())
+        module.kill(actors[0])
+        refs = [actors[0].add.remote() for _ in range(5)]
+        return [caught(module.exceptions.ActorDiedError, module.get, ref) for ref in refs]
+
+
+@expects([["ActorDiedError"]] * 5)
+def who_kills_others_actor_is_not_answered_by_it_any_more(ray: Ray) -> object:
+    counter = ray.remote(Counter).remote()
+    ray.get(counter.add.remote())
+    return ray.get(ray.remote(Killer).remote().kill.remote(ray.__name__, [counter]))
+
+
 @expects([["RayActorError"], 1])
 def a_crashed_actor_starts_again(ray: Ray) -> object:
     counter = ray.remote(Counter).options(max_restarts=1, max_task_retries=0).remote()

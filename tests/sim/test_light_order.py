@@ -56,10 +56,24 @@ class _Talker:
         """One call that does not end."""
         self.refs.append(listeners[0].wait.remote())
 
+    async def kill_and_say(self, listeners: list[ActorHandle[Any]], number: int) -> None:
+        ray.kill(listeners[0])
+        await self.say(listeners, number)
+
     async def ends(self) -> list[str]:
         """How all calls have ended."""
         ends = await asyncio.gather(*self.refs, return_exceptions=True)
         return [type(end).__name__ for end in ends]
+
+
+class _Maker:
+    """Owns a listener."""
+
+    def __init__(self, isolation: Any) -> None:
+        self.listener = ray.remote(isolation=isolation)(_Listener).remote()
+
+    async def make(self) -> ActorHandle[Any]:
+        return self.listener
 
 
 Talker = ray.remote(_Talker)
@@ -294,5 +308,70 @@ def test_calls_made_while_there_is_no_host_run_behind_those_that_were_lost_with_
         node.open()
         await talker.ends.remote()
         assert heard("talker") == [0, 1]
+
+    simulated(main)
+
+
+# --- kills by who is not the owner --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["process", "shared"])
+def test_who_kills_others_actor_is_not_answered_by_it_any_more(isolation: Any) -> None:
+    """Its owner hears of the kill after the next call has been made."""
+
+    async def main(cluster: SimulatedCluster) -> None:
+        talker = await an_audience(cluster)
+        listener = ray.remote(isolation=isolation, max_restarts=-1)(_Listener).remote()
+        await talker.say.remote([listener], 0)
+        await talker.ends.remote()
+        to_owner = from_peer(cluster.driver, session_of(cluster, talker))
+        await talker.kill_and_say.remote([listener], 1)
+        await talker.say.remote([listener], 2)
+        await settle()
+        assert heard("talker") == [0]
+        to_owner.open()
+        assert await talker.ends.remote() == ["NoneType", "NoneType", "ActorDiedError", "ActorDiedError"]
+        assert heard("talker") == [0]
+        assert not len(session_of(cluster, talker).lights.strangers)
+
+    simulated(main)
+
+
+def test_a_word_that_its_owner_said_before_the_kill_does_not_count() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        talker = await an_audience(cluster)
+        listener = Listener.remote(behind.remote("made"))
+        session = session_of(cluster, talker)
+        await talker.say.remote([listener], 0)
+        await settle()
+        from_owner, to_owner = from_peer(session, cluster.driver), from_peer(cluster.driver, session)
+        notes.gates["made"].set()
+        await settle()
+        assert len(from_owner) == 1  # that it is there
+        await talker.kill_and_say.remote([listener], 1)
+        from_owner.open()
+        await settle()
+        assert not heard("talker")
+        to_owner.open()
+        assert await talker.ends.remote() == ["NoneType", "ActorDiedError", "ActorDiedError"]
+
+    simulated(main)
+
+
+@pytest.mark.parametrize("isolation", ["process", "shared"])
+def test_who_kills_others_actor_hears_of_its_owners_death(isolation: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        talker = await an_audience(cluster)
+        maker = ray.remote(_Maker).remote(isolation)
+        listener = await maker.make.remote()
+        await talker.say.remote([listener], 0)
+        await talker.ends.remote()
+        from_peer(session_of(cluster, maker), session_of(cluster, talker))
+        await talker.kill_and_say.remote([listener], 1)
+        ray.kill(maker)
+        assert await talker.ends.remote() == ["NoneType", "NoneType", "ActorDiedError"]
+        await asyncio.sleep(1)  # all have been told of it
+        await talker.kill_and_say.remote([listener], 2)
+        assert (await talker.ends.remote())[3:] == ["ActorDiedError"]
 
     simulated(main)
