@@ -1,4 +1,4 @@
-"""Arguments that cannot change, between two light actors of one process: handed over as they are.
+"""Values that cannot change, between two light actors of one process: handed over as they are.
 
 Whatever else there is among a call's arguments, all of them are pickled, as between processes.
 """
@@ -7,17 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from ..wire.values import Whole, is_scalar
+
 _PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS: Final = frozenset({tuple, frozenset})
-
-
-class Whole:
-    """A value that is handed over as it is; a message that is copied keeps it."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
 
 def by_reference(args: tuple[Any, ...]) -> list[Any] | None:
@@ -30,6 +23,24 @@ def by_reference(args: tuple[Any, ...]) -> list[Any] | None:
 def handed_over(arguments: list[Any]) -> list[Any]:
     """What was handed over."""
     return [value.value if type(value) is Whole else value for value in arguments]
+
+
+def handed_back(value: Any, returns: int) -> list[Any] | None:
+    """What a call returns, if none of it can change: a field for each of its returns; else None.
+
+    Args:
+        value: What its function has returned.
+        returns: How many returns it has; 2 or more take a tuple or list of so many.
+    """
+    if returns == 1:
+        values: Any = (value,)
+    elif returns and type(value) in (tuple, list) and len(value) == returns:
+        values = value
+    else:
+        return None
+    if not all(map(_is_immutable, values)):
+        return None
+    return [each if is_scalar(each) else Whole(each) for each in values]
 
 
 def _is_immutable(value: Any) -> bool:

@@ -1,12 +1,13 @@
 """Values as bytes, and back.
 
-A value travels in one of four forms, told apart by their type alone:
+A value travels in one of five forms, told apart by their type alone:
 
 - a scalar (None, bool, int, float, str) as itself: nothing is pickled, and it needs no copy to be safe,
   because it cannot change;
 - ``bytes``: a pickle, which holds everything;
 - :class:`Encoded`: a pickle with large buffers beside it (pickle protocol 5), or with references inside;
-- :class:`Stored`: the same in shared memory, of which only the place travels.
+- :class:`Stored`: the same in shared memory, of which only the place travels;
+- :class:`Whole`: a value that cannot change, as it is, from a process to itself.
 
 Rule 1: pickling runs user code; nothing here may be called under a lock.
 Rule 2: exact types only. A subclass of int is not a scalar: its type must survive.
@@ -66,7 +67,24 @@ class Encoded:
         return len(self.data) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
-Payload: TypeAlias = Scalar | bytes | Encoded | Stored
+class Whole:
+    """A value that cannot change: handed over as it is in its process, and pickled when it leaves that."""
+
+    __slots__ = ("_pickled", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._pickled: bytes | Encoded | None = None
+
+    @property
+    def pickled(self) -> bytes | Encoded:
+        """How it leaves the process. No user code: what cannot change is of plain types alone."""
+        if self._pickled is None:
+            self._pickled = encode_pickled(self.value)
+        return self._pickled
+
+
+Payload: TypeAlias = Scalar | bytes | Encoded | Stored | Whole
 
 
 class Draft:
@@ -247,6 +265,8 @@ def decode(payload: Payload) -> Any:
         return pickle.loads(payload)
     if type(payload) is Encoded:
         return _load(payload.data, payload.buffers, payload.refs)
+    if type(payload) is Whole:
+        return payload.value
     assert type(payload) is not Stored, "the store of the process reads these"
     return payload
 
@@ -284,6 +304,8 @@ def size_bytes(payload: Payload | Draft) -> int:
         return len(payload)
     if type(payload) in (Encoded, Stored, Draft):
         return payload.size_bytes  # type: ignore[union-attr]
+    if type(payload) is Whole:
+        return size_bytes(payload.pickled)
     return len(payload) if type(payload) is str else 16
 
 
@@ -302,6 +324,8 @@ def scalars_bytes(values: list[Scalar]) -> int:
 
 def to_wire(payload: Payload, buffers: list[Buffer]) -> Any:
     """A payload as a field of a message; its buffers are added to the frame's."""
+    if type(payload) is Whole:
+        payload = payload.pickled
     if type(payload) is Stored:
         return [*payload.to_wire(), [ref._record.owner.address_of(ref) for ref in payload.refs]]
     if type(payload) is not Encoded:
@@ -364,7 +388,7 @@ def from_wire(field: Any, feed: BufferFeed) -> tuple[Payload, list[RefAddress]]:
         ProtocolError: when the field is no payload.
     """
     kind = type(field)
-    if kind is bytes or kind in SCALARS:
+    if kind is bytes or kind in SCALARS or kind is Whole:
         return field, []
     if kind is list and len(field) == _STORED_FIELDS:
         stored = stored_from_wire(field[:-1])

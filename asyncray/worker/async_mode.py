@@ -292,6 +292,9 @@ class AsyncWorker:
             if type(value) is CoroutineType or isawaitable(value):
                 value = await value
             if not is_scalar(value):
+                row = self.lights.row_here(call, value)
+                if row is not None:
+                    return row
                 value = await runner.prepared(call, value)
             return runner.succeeded(call, value, buffers)
         except BaseException as error:  # noqa: BLE001 - the call's failure, CancelledError too

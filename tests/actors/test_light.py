@@ -48,6 +48,26 @@ class _Cell:
         """Whether another one gets the very value."""
         return bool(await other[0].id_of.remote(value) == id(value))
 
+    async def keep(self, value: Any) -> None:
+        self.value = value
+
+    async def give(self) -> Any:
+        return self.value
+
+    async def gives_the_same(self, other: list[Any], value: Any, returns: int) -> bool:
+        """Whether what another one returns, one value or so many, is what was given to it."""
+        await other[0].keep.remote(value)
+        refs = other[0].give.options(num_returns=returns).remote()
+        if returns == 1:
+            return (await refs) is value
+        return all([(await ref) is each for ref, each in zip(refs, value, strict=True)])
+
+    async def pass_on(self, other: list[Any], value: Any, cells: list[Any]) -> tuple[Any, Any]:
+        """What another process gets of a result: given to it, and inside what it is given."""
+        await other[0].keep.remote(value)
+        ref = other[0].give.remote()
+        return await cells[0].double.remote(ref), await cells[0].double_in.remote([ref])
+
     async def id_of(self, value: Any) -> int:
         return id(value)
 
@@ -65,6 +85,20 @@ class _Cell:
 
 
 Cell = ray.remote(isolation="shared")(_Cell)
+
+
+class _Doubler:
+    """Is in a process of its own."""
+
+    def double(self, value: Any) -> Any:
+        return value, value
+
+    async def double_in(self, refs: list[Any]) -> Any:
+        value = await refs[0]
+        return value, value
+
+
+Doubler = ray.remote(_Doubler)
 
 
 class _Plain:
@@ -149,6 +183,26 @@ def test_what_cannot_change_is_handed_over_in_one_process() -> None:
     assert ray.get(one.is_same.remote([other], b"x" * 1_000_000))
     assert ray.get(one.is_same.remote([other], ("a", frozenset([1, 2]), None)))
     assert not ray.get(one.is_same.remote([other], ("a", [1])))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"x" * 1_000_000, "x" * 5000, 2**100, 1j, ("a", frozenset([1, b"x"]), (None, True, 2.5))],
+    ids=["bytes", "text", "int", "complex", "tuple"],
+)
+def test_a_result_that_cannot_change_is_handed_over_in_one_process(value: Any) -> None:
+    one, other = Cell.remote(), Cell.remote()
+    assert ray.get(one.gives_the_same.remote([other], value, 1))
+    assert ray.get(one.gives_the_same.remote([other], (value, value), 2))
+    assert ray.get(one.pass_on.remote([other], value, [Doubler.remote()])) == ((value, value),) * 2
+
+
+def test_a_result_that_can_change_is_copied_in_one_process() -> None:
+    one, other = Cell.remote(), Cell.remote()
+    assert not ray.get(one.gives_the_same.remote([other], ("a", [1]), 1))
+    assert not ray.get(one.gives_the_same.remote([other], [(1, 2), [3]], 2))
+    with pytest.raises(ValueError, match="2"):
+        ray.get(one.gives_the_same.remote([other], ("a", "b", "c"), 2))
 
 
 def test_those_that_a_dead_one_has_made_live_on_while_their_process_does() -> None:
