@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..state.objects import FAILED, PENDING, READY
 from ..state.tasks import DONE, QUEUED, WAITING, is_in_flight
+from . import actor_facts
+from .host_calls import HostCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -81,20 +83,22 @@ def _task_fact(
         fact["again"] = True
     if task.state == WAITING:
         fact.update(state="waiting", **_waiting(session, task))
-    elif (lease := _way_of(task)) is None:
+    elif (why := actor_facts.missing(session, task)) is not None or (lease := _way_of(task)) is None:
         group = task.descriptor.group
         queue = (other for other in group.queue if other.state != DONE) if placed else ()
         fact.update(state="queued", **_ahead(queue, task))
         fact["class"] = group.number
+        if why is not None:
+            fact.update(kind="actor", actor=why)
     else:
         before = () if lease.group.concurrent or not placed else lease.in_flight.values()
         peer = lease.link.connection.peer
         worker = [peer.process_id, peer.address, peer.pid]
         fact.update(state="stopping" if task.state == DONE else "sent", worker=worker, **_ahead(before, task))
         if lease.group.actor:
-            fact["kind"] = "actor"
-            # Of groups, it would have to be known in which one each call runs.
-            fact["turns"] = lease.group.shape.max_concurrency if not lease.group.shape.groups else 0
+            fact.update(kind="actor", turns=actor_facts.turns(session, task))
+            if isinstance(lease.group, HostCalls):
+                fact["light"] = list(actor_facts.light_actor(session, task))
     return fact
 
 

@@ -127,6 +127,11 @@ class Lights:
                 self._methods_by_id[key, id(shape)] = found
             return found
 
+    def shape_of(self, descriptor: Descriptor) -> ActorShape | None:
+        """The class of a method; None of what is no method. A search: for questions that are rare."""
+        known = list(self._methods.values())
+        return next((found.shape for found in known if descriptor in found.descriptors.values()), None)
+
     def handed_over(
         self, descriptor: Descriptor, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[Any] | None:

@@ -106,6 +106,10 @@ class Strangers:
             for key in keys:
                 self._question(key, lost)
 
+    def asks_about(self, key: tuple[bytes, int]) -> bool:
+        """Whether calls of an actor wait here: its owner's process id, and the number of its life there."""
+        return key in self._waiting
+
     def holds(self, task: Task, light: Sequence[Any]) -> bool:
         """Whether a call waits behind others of its actor, which were made before it; it does from now on."""
         waiting = self._waiting.get((light[0], light[1])) if self._waiting else None

@@ -103,13 +103,14 @@ class Accounts:
         queue = Queue(fact["ahead"], dict(fact["names"])) if fact["ahead"] else None
         findings = self._findings
         behind = () if queue is None else (f"Before it in its queue: {queue}{_at_least(fact)}.",)
-        if findings.node is None:
+        if findings.node is None and "actor" not in fact:
             why = findings.silent.get(b"", "was not asked")
             text = f"{name!r} is queued; the node {why}."
             return Explanation(name, "unknown", (text, *behind), queue=queue)
         demand = findings.demand_of(key)
         if demand is None:
-            text = f"{name!r} is queued, and goes to a worker in its turn."
+            waits = _FOR_ACTORS.get(fact.get("actor", ""), "is queued, and goes to a worker in its turn")
+            text = f"{name!r} {waits}."
             return Explanation(name, "queued", (text, *behind), queue=queue)
         wait = self._resources(demand)
         if impossible := self._impossible(demand):
@@ -201,7 +202,7 @@ class Accounts:
         if why is not None:
             sentences = [f"{name!r} was sent to {there}{place}; the worker {why}."]
             return Explanation(name, "unknown", tuple(sentences), queue=queue, pid=pid, node=self._node)
-        calls = [self._findings.calls[task] for task in self._findings.running.get(worker, [])]
+        calls = [self._findings.calls[task] for task in self._findings.before(worker, fact)]  # type: ignore[arg-type]
         if calls:
             ran = _seconds(calls[0]["for_s"])
             sentences.append(f"{calls[0]['name']!r} has been running there for {ran}.")
@@ -287,6 +288,12 @@ class Accounts:
 
 #: What is noted of a process that has died.
 DIED: Final = "has died"
+#: What a call waits for whose actor is not there.
+_FOR_ACTORS: Final = {
+    "made": "waits for its actor, which is being made",
+    "restarting": "waits for its actor, which is being restarted",
+    "asked": "waits for its actor, which is not there: its owner is to say when it is",
+}
 #: The states that an owner tells, as users see them.
 _PLAIN: Final[dict[str, Any]] = {"waiting": "arguments", "queued": "queued", "sent": "sent", "done": "done"}
 

@@ -98,6 +98,12 @@ class Findings:
         free = {} if self.node is None else self.node["free"]
         return [name for name, units in demand[4].items() if units > free.get(name, 0)]
 
+    def before(self, worker: bytes, fact: dict[str, Any]) -> list[Key]:
+        """The calls that a worker runs, of those behind which the call of a fact may have to wait."""
+        keys = self.running.get(worker, [])
+        light = fact.get("light")
+        return keys if light is None else [key for key in keys if self.calls[key]["light"] == light]
+
     def holders_of(self, names: Iterable[str]) -> list[list[Any]]:
         """Who holds any of some resources: [worker's process id, lease, name, units by resource]."""
         wanted = set(names)
@@ -251,5 +257,7 @@ class Exploration:
             self.findings.calls[key] = call
             found += [tuple(address) for wait in call["waits"] for address in wait["for"]]
         if complete:
-            self.findings.running[worker] = keys
+            # A host of light actors tells of one after the other.
+            known = self.findings.running.get(worker, ())
+            self.findings.running[worker] = list(dict.fromkeys([*known, *keys]))
         return found

@@ -69,7 +69,7 @@ def _not_running(findings: Findings, key: Key, fact: dict[str, Any]) -> Vertex:
     worker = fact.get("worker")
     if state == "sent" and fact.get("turns"):
         # It begins when a call that runs there ends, if there are as many as the actor takes.
-        running = findings.running.get(worker[0], [])  # type: ignore[index]
+        running = findings.before(worker[0], fact)  # type: ignore[index]
         if len(running) >= fact["turns"]:
             requirements = (Requirement("turn", dict.fromkeys(running, 1), 1, fact["attempt"]),)
     pid = worker[2] if worker else None

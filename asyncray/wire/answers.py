@@ -30,6 +30,8 @@ _CALL: Final[dict[str, Any]] = {
     "for_s": _NUMBER,
     "waits": list,
     "stack": (str, type(None)),
+    #: The light actor that it is a call of: its owner's process id, and a number there.
+    "light": (list, type(None)),
     #: Items of its stream that nobody has read; None unless it has paused for that.
     "unread": (int, type(None)),
 }
@@ -84,6 +86,8 @@ def _check_object(fact: Any) -> None:
         _check_addresses(fact["for"])
     if type(fact.get("again", False)) is not bool:
         raise ProtocolError("an object is being made again, or not")
+    if type(fact.get("actor", "")) is not str or type(fact.get("light", [])) is not list:
+        raise ProtocolError("what is missing of an actor is told by a word, which light one it is by a list")
     if type(fact.get("turns", 0)) is not int:
         raise ProtocolError("how many calls an actor runs at a time is a number")
     if "worker" in more and [type(part) for part in fact["worker"]] != [bytes, str, int]:

@@ -80,6 +80,7 @@ class RunningCalls:
             "waits": [self._wait(wait) for wait in self._scope.waits_of(call)],
             # Of a generator that is paused, nothing runs but what keeps it so.
             "stack": stack_of() if stack and not paused else None,
+            "light": None if call.hosted is None else [call.hosted.owner, call.hosted.number],
             "unread": call.flow.unread if paused and call.flow is not None else None,
         }
 
