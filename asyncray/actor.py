@@ -31,6 +31,7 @@ from .exceptions import (
     ActorHandleNotFoundError,
 )
 from .lifecycle import session_or_init
+from .parameters import positional_alone
 from .process import current
 
 if TYPE_CHECKING:
@@ -119,13 +120,19 @@ class ActorClass(Generic[T]):
     def _signature(self) -> inspect.Signature | None:
         return _signature(self._cls)
 
+    @cached_property
+    def _counts(self) -> tuple[int, float]:
+        """How many arguments without keywords fit for sure: a look at that costs less than to bind them."""
+        return (1, 0) if self._signature is None else positional_alone(self._signature)
+
     def _needs_keeper(self, session: Session) -> bool:
         """Whether the actor is to outlive this process, which does not last as long as the session."""
         return self._options.lifetime == "detached" and current().worker and not session.keeps_detached
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Session:
         signature = self._signature
-        if signature is not None:
+        fewest, most = self._counts
+        if signature is not None and (kwargs or not fewest <= len(args) <= most):
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import asyncray as ray
 from asyncray.actor_options import ActorOptions, MethodOptions
 from asyncray.actor_shape import shape_of
+from asyncray.parameters import positional_alone
 from asyncray.resources import UNITS
 
 
@@ -108,3 +110,30 @@ def test_one_coroutine_makes_an_actor_async() -> None:
     shape = shape_of(Async, ActorOptions.parse({}))
     assert (shape.is_async, shape.max_concurrency, shape.ordered, shape.mode) == (True, 1000, False, "async")
     assert shape_of(Plain, ActorOptions.parse({"max_concurrency": 4})).mode == "async"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: 0,
+        lambda a, b: 0,
+        lambda a, b=1: 0,
+        lambda a, /, b=1, *, c=2: 0,
+        lambda a, *, c: 0,
+        lambda *a: 0,
+        lambda a, *b, c=1, **d: 0,
+        lambda **d: 0,
+    ],
+)
+def test_counts_of_arguments_without_names_are_those_that_can_be_bound(function: Any) -> None:
+    signature = inspect.signature(function)
+
+    def fits(count: int) -> bool:
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            return False
+        return True
+
+    fewest, most = positional_alone(signature)
+    assert [fewest <= count <= most for count in range(6)] == [fits(count) for count in range(6)]

@@ -6,6 +6,8 @@ from then on they are filled evenly.
 
 from __future__ import annotations
 
+from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from ..resources import UNITS
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Actors of one process in a host before the next host is made.
 FEW: Final = 100
+_used: Final = attrgetter("used")
 
 
 class Filling:
@@ -38,14 +41,15 @@ class Filling:
             self._environments[environment] = packed
         with self._lights.owner.lock:
             hosts = self._hosts.setdefault(packed, [])
-            for host in hosts:
-                if host.used < FEW:
-                    return host
-            if not hosts or len(hosts) < self._most_hosts():
-                hosts.append(self._next_host(packed, len(hosts)))
-                return hosts[-1]
-            return min(hosts, key=_used)
+            emptiest = min(hosts, key=_used, default=None)
+            if emptiest is not None and emptiest.used < FEW:
+                return next(host for host in hosts if host.used < FEW)
+            if emptiest is not None and len(hosts) >= self._most_hosts:
+                return emptiest
+            hosts.append(self._next_host(packed, len(hosts)))
+            return hosts[-1]
 
+    @cached_property
     def _most_hosts(self) -> int:
         units: int = self._lights.session.facts.get("resources", {}).get("CPU", 0)
         return max(1, units // UNITS)
@@ -54,8 +58,4 @@ class Filling:
         """A host that is not being filled; the first is the one that this process is, if it is any."""
         me = self._lights.session.identity.process_id
         mine = (h.index for h in self._lights.hosts.values() if (h.environment, h.process_id) == (packed, me))
-        return self._lights.host((packed, (next(mine, 0) + count) % self._most_hosts()))
-
-
-def _used(calls: HostCalls) -> int:
-    return calls.used
+        return self._lights.host((packed, (next(mine, 0) + count) % self._most_hosts))

@@ -97,3 +97,17 @@ def test_a_closed_one_says_so_on_both_ends_after_its_last_message(
     loop.run()
     assert told == [([1], []), None]
     assert mine == [None]
+
+
+def test_many_messages_leave_turns_of_the_loop_to_others(
+    loop: Loop, ends: tuple[LocalConnection, LocalConnection]
+) -> None:
+    one, other = ends
+    told = heard(other)
+    for number in range(1000):
+        one.send([number])
+    before: list[int] = []
+    loop.post(lambda: before.append(len(told)))
+    loop.run()
+    assert 0 < before[0] < 100
+    assert told == [([number], []) for number in range(1000)]
