@@ -9,7 +9,7 @@ Rule: methods need the lock of this process's tables unless they say otherwise.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ActorDiedError, ActorUnavailableError, ProtocolError
 from ..state.actors import ALIVE, DEAD, STATE_NAMES
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..state.tasks import Task
     from .lights import Lights
 
+#: Actors that were killed from here and are remembered, at most.
+_MOST_DOOMED: Final = 1000
+
 
 class Strangers:
     """Others' actors that this process has to ask about."""
@@ -37,8 +40,9 @@ class Strangers:
         self.addresses: dict[bytes, str] = {}
         #: Calls by the owner's process id and the number of the life; each with whether it may have run.
         self._waiting: dict[tuple[bytes, int], list[tuple[Task, bool]]] = {}
-        #: Those that were killed from here, until their owners have said that they are dead.
-        self._doomed: set[tuple[bytes, int]] = set()
+        #: Those that were killed from here: None until the owner has said that it is dead, and what ended it
+        #: from then on. Their host may hear of the end later than we do.
+        self._doomed: dict[tuple[bytes, int], Any] = {}
         #: What is to be asked soon, by whom to ask and the host that was lost.
         self._questions: dict[tuple[bytes, bytes], dict[int, None]] = {}
         #: Actors that were not in their host, and what is asked when the host has answered: all that was sent
@@ -111,16 +115,22 @@ class Strangers:
         return key in self._waiting
 
     def holds(self, task: Task, light: Sequence[Any]) -> bool:
-        """Whether a call waits behind others of its actor, which were made before it; it does from now on."""
-        waiting = self._waiting.get((light[0], light[1])) if self._waiting else None
-        if waiting is None:
-            return False
-        waiting.append((task, False))
-        return True
+        """Whether a call is not to be sent: it waits behind others of its actor, or has failed."""
+        key = (light[0], light[1])
+        waiting = self._waiting.get(key) if self._waiting else None
+        if waiting is not None:
+            waiting.append((task, False))
+            return True
+        failure = self._doomed.get(key) if self._doomed else None
+        if failure is not None:
+            self._lights.fail_with(task, failure)
+        return failure is not None
 
     def doom(self, key: tuple[bytes, int], owner: Identity) -> None:
         """An actor was killed from here, and *owner* is being told: no call of it is sent any more."""
-        self._doomed.add(key)
+        self._doomed[key] = None
+        while len(self._doomed) > _MOST_DOOMED:
+            del self._doomed[next(iter(self._doomed))]
         self._waiting.setdefault(key, [])
         # A question of its own: one that is about to be asked may overtake the kill.
         self._lights.session.call_soon(self._ask_after_kill, key, owner)
@@ -159,7 +169,8 @@ class Strangers:
     def _heard(self, key: tuple[bytes, int], state: int, failure: Any) -> None:
         if state != DEAD and key in self._doomed:
             return  # it was said before the owner heard of the kill
-        self._doomed.discard(key)
+        if key in self._doomed:
+            self._doomed[key] = failure
         waiting = self._waiting.pop(key, ())
         if state == DEAD:
             for task, _ in waiting:
@@ -196,7 +207,7 @@ class Strangers:
                 if dead:
                     self._heard(key, DEAD, _owner_died())
                 else:
-                    self._doomed.discard(key)
+                    self._doomed.pop(key, None)
                     # They begin anew, and will find out.
                     self._heard(key, ALIVE, None)
             if dead:

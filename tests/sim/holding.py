@@ -77,6 +77,14 @@ def from_peer(session: Session, peer: Session) -> Held:
     return Held(connection)
 
 
+def to_host(cluster: SimulatedCluster, caller: Session) -> Held:
+    """Hold back what a process says to the only host of light actors."""
+    (pid,) = host_of(cluster)
+    (host,) = (session for session in cluster.sessions if session.identity.pid == pid)
+    worker: Any = host.on_task_connection.__self__  # type: ignore[union-attr]
+    return Held(worker._owners[caller.identity.process_id].connection)
+
+
 def host_of(cluster: SimulatedCluster) -> Iterator[int]:
     """The pids of the hosts of light actors."""
     for calls in cluster.driver.lights.hosts.values():

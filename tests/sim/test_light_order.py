@@ -11,7 +11,7 @@ import asyncray as ray
 from asyncray import exceptions
 from asyncray.testing import SimulatedCluster, simulate
 from tests.sim import ledger, notes
-from tests.sim.holding import Held, behind, from_hosts, from_peer, host_of, session_of, settle
+from tests.sim.holding import Held, behind, from_hosts, from_peer, host_of, session_of, settle, to_host
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -333,6 +333,23 @@ def test_who_kills_others_actor_is_not_answered_by_it_any_more(isolation: Any) -
         assert await talker.ends.remote() == ["NoneType", "NoneType", "ActorDiedError", "ActorDiedError"]
         assert heard("talker") == [0]
         assert not len(session_of(cluster, talker).lights.strangers)
+
+    simulated(main)
+
+
+def test_it_does_not_either_when_its_host_has_not_heard_of_its_end() -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        talker = await an_audience(cluster)
+        listener = Listener.remote()
+        await listener.hear.remote("driver", 0)
+        host = to_host(cluster, cluster.driver)
+        await talker.kill_and_say.remote([listener], 0)
+        await settle()
+        await talker.say.remote([listener], 1)
+        assert await talker.ends.remote() == ["NoneType", "ActorDiedError", "ActorDiedError"]
+        assert len(host) >= 1
+        assert not heard("talker")
+        host.open()
 
     simulated(main)
 
