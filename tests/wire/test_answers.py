@@ -21,6 +21,10 @@ NAMES = st.sampled_from(["f", "g"])
 ADDRESSES = st.lists(st.tuples(st.sampled_from(PROCESSES), NUMBERS).map(lambda a: [*a[0], a[1]]), max_size=3)
 WORKERS = st.sampled_from(PROCESSES).map(lambda place: [*place, 7])
 COUNTS = st.dictionaries(NAMES, st.integers(0, 3), max_size=2)
+LIGHT = st.sampled_from([[b"a" * 16, 1], [b"b" * 16, 1]])
+#: What may be said of calls of actors.
+QUEUED = {"actor": st.sampled_from(["made", "restarting", "asked", "?"])}
+SENT = {"turns": NUMBERS, "light": LIGHT}
 AHEAD = {"ahead": NUMBERS, "names": COUNTS, "cut": st.booleans()}
 
 
@@ -32,8 +36,12 @@ def objects(number: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.one_of(
         st.fixed_dictionaries({**ended, "state": st.sampled_from(["done", "failed", "gone"])}),
         st.fixed_dictionaries({**common, "state": st.just("waiting"), **waiting}),
-        st.fixed_dictionaries({**common, "state": st.just("queued"), "class": NUMBERS, **AHEAD}),
-        st.fixed_dictionaries({**common, "state": st.just("sent"), "worker": WORKERS, **AHEAD}),
+        st.fixed_dictionaries(
+            {**common, "state": st.just("queued"), "class": NUMBERS, **AHEAD}, optional=QUEUED
+        ),
+        st.fixed_dictionaries(
+            {**common, "state": st.just("sent"), "worker": WORKERS, **AHEAD}, optional=SENT
+        ),
         st.fixed_dictionaries({**common, "state": st.just("stopping"), "worker": WORKERS}),
     )
 
@@ -56,6 +64,7 @@ CALLS = st.fixed_dictionaries(
         "for_s": st.floats(0, 9),
         "waits": st.lists(WAITS, max_size=2),
         "stack": st.none() | st.just('  File "x", line 1, in f\n'),
+        "light": st.none() | LIGHT,
         "unread": st.none() | st.integers(0, 2000),
     }
 )
@@ -121,6 +130,7 @@ CALL = {
     "for_s": 0.5,
     "waits": [],
     "stack": None,
+    "light": None,
     "unread": None,
 }
 
