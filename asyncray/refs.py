@@ -291,7 +291,7 @@ def value_of(record: RefRecord, timeout: float | None) -> Any:
         RuntimeError: when this would block a running event loop.
     """
     owner, left = record.owner, timeout
-    begin = owner.clock()
+    begin = 0.0 if timeout is None else owner.clock()
     while True:
         if record.state <= 0:
             owner.wait_blocking(record, left)

@@ -89,7 +89,7 @@ class ActorCalls(SchedulingClass):
             self._fail_queued()
             return []
         lease = self.lease
-        if lease is None or lease.link is None or self.doomed or not lease.accepts():
+        if not self.queue or lease is None or lease.link is None or self.doomed or not lease.accepts():
             return []
         tasks = self._take_ready(lease)
         return [(lease, tasks)] if tasks else []

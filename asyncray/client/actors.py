@@ -92,6 +92,8 @@ class Actors:
 
     def reserve(self) -> ObjectRef[Any]:
         """The life of an actor that is not made yet."""
+        if self.owner.dropped:  # those that nobody holds any more do not count where it is placed
+            self.owner.drain_dropped()
         life = ObjectRecord(self.session.references, self.owner.new_number())
         life.local = 1
         with self.owner.lock:

@@ -287,8 +287,8 @@ class Leases:
         lease = link.lease
         if lease is None:
             return
-        feed = BufferFeed(buffers, self._session.store.owns_from(link.connection.peer))
-        results = Results(feed, rows)
+        owns_from = self._session.store.owns_from
+        results = Results(lambda: BufferFeed(buffers, owns_from(link.connection.peer)), rows)
         with self._owner.lock:
             first = lease.in_flight.get(rows[0][0]) if rows else None
             if first is not None:
@@ -305,7 +305,8 @@ class Leases:
             links = self.pump(lease.group)
             if not lease.in_flight:
                 links += self._rest(lease)
-        flush_all(links)
+        if links:
+            flush_all(links)
         self._session.deliver()
         self._session.check_needed()
 

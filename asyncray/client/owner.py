@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 #: Calls that may gather while every worker is busy before a caller's thread sends some itself.
 _BATCH = 32
+#: Destroyed references that a call leaves to later ones, or to the loop, which looks soon: ten cost hardly
+#: more than one.
+_DROPPED = 16
 
 
 class Owner:
@@ -111,7 +114,8 @@ class Owner:
         light: Any = None,
     ) -> list[ObjectRef[Any]]:
         """Make a task; it is sent as soon as its arguments are there and a worker has room."""
-        if self.dropped:
+        if self.dropped and self.session.store.held:
+            # The call is to find the pages of results that are done with.
             self.drain_dropped()
         returns = descriptor.returns
         task = Task(next(self.numbers), descriptor, arguments)
@@ -137,6 +141,8 @@ class Owner:
             links = self.enter(task)
         for link in links:
             link.flush()
+        if len(self.dropped) >= _DROPPED:  # now, while a worker is at it
+            self.drain_dropped()
         return refs
 
     def _admit(self, task: Task, terms: Terms) -> bool:
@@ -171,6 +177,12 @@ class Owner:
     def _make_records(self, task: Task, returns: int) -> list[ObjectRef[Any]]:
         owned = self.objects.owned
         records = []
+        if returns == 1 and task.stream is None:  # almost all
+            record = owned[task.number] = ObjectRecord(self._references, task.number)
+            record.task = task
+            record.local = 1
+            task.records = (record,)
+            return [ObjectRef(record)]
         for index in range(returns):
             # The first return has the task's own number.
             record = ObjectRecord(self._references, next(self.numbers) if index else task.number)
@@ -280,15 +292,17 @@ class Owner:
             self.remaking.ended(task, state, payloads)
         if not task.records:
             del self.unreturned[task.number]
-        released = Released()
         watched = bool(self.watchers)
         for record, payload in zip(task.records, payloads, strict=True):
-            if watched or record.waiters or not record.local:
-                self._complete(record, state, payload, released)
-            else:
-                record.value = payload
-                record.state = state
-                record.task = None
+            if watched or not record.local:
+                self._complete(record, state, payload)
+                continue
+            record.value = payload
+            record.state = state
+            record.task = None
+            if record.waiters:
+                self.session.notices.append((record, record.waiters))
+                record.waiters = None
         task.records = ()
         if task.lease is None or event != CANCELLED:
             # Whatever the task kept alive goes now; not while its worker may still be running it.
@@ -296,9 +310,9 @@ class Owner:
 
     def complete(self, record: ObjectRecord, state: int, payload: Any) -> None:
         """A record that no task of ours makes (a borrowed one) is done. The lock is held."""
-        self._complete(record, state, payload, Released())
+        self._complete(record, state, payload)
 
-    def _complete(self, record: ObjectRecord, state: int, payload: Any, released: Released) -> None:
+    def _complete(self, record: ObjectRecord, state: int, payload: Any) -> None:
         record.value = payload
         record.state = state
         record.task = None
@@ -308,7 +322,7 @@ class Owner:
         if self.watchers:
             self.session.notices.append((record, self.watchers[:]))
         if not record.local and record.home is None:
-            self.objects.finished(record, released)
+            self.objects.finished(record, Released())
 
     def results(self, lease: Any, rows: Iterable[tuple[int, int, Any]]) -> list[Task]:
         """Results came from a worker. The lock is held.

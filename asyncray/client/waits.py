@@ -137,13 +137,18 @@ class Waits:
         while pending := pending_of(records):
             waiter = self._loop_waiter()
             looked_at = one_of_each_task(pending)
-            countdown = LoopCountdown(len(looked_at), waiter)
+            several = len(looked_at) > 1
+            countdown = LoopCountdown(len(looked_at), waiter) if several else waiter
             self._register(looked_at, countdown)
+            told = False
             try:
                 self._session.fetch(pending, whole=True)
                 await self.suspend(waiter.future, functools.partial(_all_of, pending))
+                told = True
             finally:
-                self._owner.remove_waiter(looked_at, countdown)
+                # Also when it was told: a failure tells it while others are pending.
+                if several or not told:
+                    self._owner.remove_waiter(looked_at, countdown)
 
     async def suspend(self, future: asyncio.Future[None], what: What | None = None) -> None:
         """Await a future, as a task that gives its CPU back while it does."""

@@ -69,15 +69,13 @@ class TaskChannel:
         with self._write_lock:
             if self.closed:
                 return
-            for part in self._joined(self._encoder.encode(message, buffers)):
+            parts = self._encoder.encode(message, buffers)
+            if len(parts) > 1 and sum(map(len, parts)) <= _READ_BYTES:
+                # Small frames go out in one piece: one system call, one wake-up of the owner.
+                parts = [b"".join(parts)]
+            for part in parts:
                 if not self._send_all(memoryview(part)):
                     return
-
-    def _joined(self, parts: list[Buffer]) -> list[Buffer]:
-        """Small frames go out in one piece: one system call, one wake-up of the owner."""
-        if sum(len(part) for part in parts) <= _READ_BYTES:
-            return [b"".join(parts)]
-        return parts
 
     def _send_all(self, view: memoryview) -> bool:
         while len(view):

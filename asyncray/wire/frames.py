@@ -54,7 +54,7 @@ class FrameEncoder:
         if not buffers:
             if len(header) > self._limit:
                 raise self._too_large(len(header))
-            return [_PREFIX.pack(len(header), 0), header]
+            return [_PREFIX.pack(len(header), 0) + header]
         sizes = [memoryview(buffer).nbytes for buffer in buffers]
         table = struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
         raw_bytes = len(table) + sum(sizes)
@@ -106,6 +106,11 @@ class FrameDecoder:
         try:
             if self._buffer:
                 return self._feed_buffered(data)
+            if len(data) >= PREFIX_BYTES:
+                header_bytes, raw_bytes = _PREFIX.unpack_from(data)
+                if not raw_bytes and PREFIX_BYTES + header_bytes == len(data) and header_bytes <= self._limit:
+                    # One frame without buffers: what a single call sends.
+                    return [(_unpack(memoryview(data)[PREFIX_BYTES:]), _NO_BUFFERS)]
             return self._feed_whole(data)
         except ProtocolError:
             self._failed = True

@@ -298,6 +298,12 @@ SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
     LIGHT_AT: ("LIGHT_AT", (list,)),
 }
 
+#: The types of whole messages, as they mostly come: one comparison then tells that all is well.
+_EXACT: Final = {
+    number: (int, *(float if kind is _NUMBER else kind for kind in types))
+    for number, (_, types) in SCHEMAS.items()
+}
+
 
 def check(message: Message) -> Message:
     """Return *message* when it is well formed.
@@ -305,9 +311,12 @@ def check(message: Message) -> Message:
     Raises:
         ProtocolError: when its number is unknown, or a field is missing, too much or of the wrong type.
     """
-    schema = SCHEMAS.get(message[0])
+    number = message[0]
+    if tuple(map(type, message)) == _EXACT.get(number) and (number != RESULTS or 0 <= message[2] < inf):
+        return message
+    schema = SCHEMAS.get(number)
     if schema is None:
-        raise ProtocolError(f"unknown message number {message[0]}")
+        raise ProtocolError(f"unknown message number {number}")
     name, types = schema
     if len(message) != len(types) + 1:
         raise ProtocolError(f"{name} has {len(types)} fields, not {len(message) - 1}")

@@ -81,7 +81,7 @@ class AsyncActor:
     def _group(self, call: Call) -> str:
         shape = self._hosting.shape
         asked = call.function.group
-        if asked or shape is None:
+        if asked or shape is None or not shape.groups:
             return asked
         method = shape.methods.get(call.function.method)
         return "" if method is None else method.group

@@ -17,7 +17,7 @@ from ..client.enclosures import enclosing
 from ..client.hosted import hosted_now
 from ..exceptions import ProtocolError
 from ..wire import messages as m
-from ..wire.values import BufferFeed, field_bytes, is_scalar
+from ..wire.values import SCALARS, BufferFeed, field_bytes
 from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
@@ -73,14 +73,17 @@ class AsyncOwner:
 
     def add(self, row: list[Any], buffers: list[Buffer], busy_s: float) -> None:
         """Report a result together with the others of this turn of the loop."""
-        if not self._rows and self.running:
+        if not self._rows:
+            if not self.running:
+                # A call that was alone need not wait for company.
+                self.connection.send([m.RESULTS, [row], busy_s], buffers)
+                return
             self._loop.call_soon(self.report)
         self._rows.append(row)
         self._buffers += buffers
         self._busy_s += busy_s
         self._gathered_bytes += field_bytes(row[2]) + sum(map(len, buffers))
         if not self.running or self._gathered_bytes > self._batch_bytes:
-            # A call that was alone need not wait for company.
             self.report()
 
     def report(self) -> None:
@@ -149,33 +152,31 @@ class AsyncWorker:
             self._cancel(owner, task, call, force=False, recursive=True)
 
     def _on_message(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
-        if message[0] == m.DESCRIBE:
+        kind = message[0]
+        if kind == m.TASKS:
+            self._on_tasks(owner, message[1], buffers)
+        elif kind == m.DESCRIBE:
             owner.functions.describe(*message[1:])
-            return
-        if message[0] == m.FORGET:
+        elif kind == m.FORGET:
             let_go(owner.functions.forget(message[1]))
-            return
-        if message[0] == m.RECYCLE:
+        elif kind == m.RECYCLE:
             self._session.store.recycle(owner.connection.peer.process_id, message[1])
-            return
-        if message[0] == m.CREDIT:
+        elif kind == m.CREDIT:
             _, number, read = message
             _, call = owner.running.get(number, (None, None))
             if call is not None and call.flow is not None:
                 call.flow.credit(read)
-            return
-        if message[0] == m.LIGHT_END:
+        elif kind == m.LIGHT_END:
             self.lights.end(owner, message[1], now=message[2])
-            return
-        if message[0] != m.TASKS:
-            raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
-        self._on_tasks(owner, message, buffers)
+        else:
+            raise ProtocolError(f"an owner does not send message number {kind} to a worker")
 
-    def _on_tasks(self, owner: AsyncOwner, message: Message, buffers: list[memoryview]) -> None:
-        m.check_rows("TASKS", message[1], 5)
+    def _on_tasks(self, owner: AsyncOwner, rows: list[Any], buffers: list[memoryview]) -> None:
+        m.check_rows("TASKS", rows, 5)
         feed = BufferFeed(buffers, self._session.store.borrows)
-        for row in message[1]:
-            call = Call(owner.connection.peer.process_id, row, owner.functions[row[1]], feed)
+        process_id = owner.connection.peer.process_id
+        for row in rows:
+            call = Call(process_id, row, owner.functions[row[1]], feed)
             take_buffers(call)
             if call.extras:
                 take_terms(call, self._clock())
@@ -201,7 +202,8 @@ class AsyncWorker:
             context.run(hosted_now.set, call.hosted)
         if call.extras:
             self._runner.enclose(call)
-        context.run(enclosing.set, call.enclosure)
+        if call.enclosure is not enclosing.get():  # what starts it may be another call's end
+            context.run(enclosing.set, call.enclosure)
         name = f"{call.function.name}-{call.number}"
         task = self._session.loop.create_task(self._run(owner, call), name=name, context=context)
         owner.running[call.number] = (task, call)
@@ -291,7 +293,7 @@ class AsyncWorker:
                 return runner.succeeded(call, None, buffers)
             if type(value) is CoroutineType or isawaitable(value):
                 value = await value
-            if not is_scalar(value):
+            if type(value) not in SCALARS:
                 row = self.lights.row_here(call, value)
                 if row is not None:
                     return row

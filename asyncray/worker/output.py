@@ -15,6 +15,7 @@ from typing import Any, Final
 from ..wire.messages import OUTPUT_MARK
 from .scope import running_call
 
+_BUFFER_BYTES: Final = 64 * 1024
 #: Seconds between two names that are told ahead of any output.
 _PACE_S: Final = 0.001
 
@@ -29,6 +30,8 @@ class MarkedPipe(io.RawIOBase):
         self.task = ""
         #: The name that was told last.
         self.told = ""
+        #: Whether something was written since the last flush, and may not have come as far as this.
+        self.unflushed = False
         self._told_at = 0.0
 
     def tell_ahead(self, now: float) -> None:
@@ -61,6 +64,32 @@ class MarkedPipe(io.RawIOBase):
         return self._file.fileno()
 
 
+class MarkedBuffer(io.BufferedWriter):
+    """What binary output is gathered in; notes that there is some."""
+
+    def __init__(self, pipe: MarkedPipe) -> None:
+        super().__init__(pipe, _BUFFER_BYTES)
+        self._pipe = pipe
+
+    def write(self, data: Any) -> int:
+        """Gather or write *data*; returns its bytes."""
+        self._pipe.unflushed = True
+        return super().write(data)
+
+
+class MarkedText(io.TextIOWrapper):
+    """Standard output or error as text; notes that there is some."""
+
+    def __init__(self, pipe: MarkedPipe) -> None:
+        super().__init__(MarkedBuffer(pipe), "utf-8", errors="backslashreplace", line_buffering=True)
+        self._pipe = pipe
+
+    def write(self, text: str) -> int:
+        """Gather or write *text*; returns its characters."""
+        self._pipe.unflushed = True
+        return super().write(text)
+
+
 #: This process's own streams, with their pipes; none where no worker process has been set up.
 _streams: Final[list[tuple[io.TextIOWrapper, MarkedPipe]]] = []
 
@@ -69,9 +98,7 @@ def install() -> None:
     """Replace sys.stdout and sys.stderr by marked, line-buffered ones."""
     for fd in (1, 2):
         pipe = MarkedPipe(fd)
-        buffered = io.BufferedWriter(pipe, 64 * 1024)
-        stream = io.TextIOWrapper(buffered, "utf-8", errors="backslashreplace", line_buffering=True)
-        _streams.append((stream, pipe))
+        _streams.append((MarkedText(pipe), pipe))
     sys.stdout, sys.stderr = (stream for stream, _ in _streams)
 
 
@@ -85,6 +112,9 @@ def announce(task: str, now: float) -> None:
 
 def flush() -> None:
     """Write what a task has printed without an end of line."""
-    for stream, _ in _streams:
-        if not stream.closed:
+    for stream, pipe in _streams:
+        # Every call comes by here, and hardly one has printed.
+        if pipe.unflushed and not stream.closed:
+            # Cleared first: what another thread writes meanwhile is for the next.
+            pipe.unflushed = False
             stream.flush()

@@ -57,6 +57,8 @@ class Owner:
 
     def __init__(self, channel: TaskChannel, hosting: Hosting) -> None:
         self.channel = channel
+        #: The channel's descriptor, also when that is closed.
+        self.fd = channel.fileno()
         self.functions = FunctionTable(hosting.function)
         self.rows: list[list[Any]] = []
         self.buffers: list[Buffer] = []
@@ -166,6 +168,8 @@ class SyncWorker:
 
     def _next(self) -> tuple[Owner, Call] | None:
         """Take the next call; from here on it is the running one, and not handed back any more."""
+        if not self._inbox:  # whoever fills it now, wakes this thread
+            return None
         with self._lock:
             if self._inbox:
                 self._current = self._inbox.popleft()
@@ -176,7 +180,8 @@ class SyncWorker:
             if (owner := self._owners.get(fd)) is not None:
                 with self._lock:
                     self._read(owner)
-        let_go(self._forgotten)
+        if self._forgotten:
+            let_go(self._forgotten)
 
     def _read(self, owner: Owner) -> None:
         """Take what has arrived from an owner. The lock is held."""
@@ -184,7 +189,6 @@ class SyncWorker:
 
     def _take_all(self, owner: Owner, read: Callable[[], list[Frame]]) -> None:
         """Take an owner's frames. What is wrong with one ends its connection and nothing else."""
-        fd = owner.channel.fileno()
         try:
             for frame in read():
                 self._take(owner, frame)
@@ -192,7 +196,7 @@ class SyncWorker:
             owner.channel.close(error)
         if owner.channel.closed:
             # What the owner had sent is of no use now.
-            self._owners.pop(fd, None)
+            self._owners.pop(owner.fd, None)
             self._inbox = deque(item for item in self._inbox if item[0] is not owner)
             self._session.call_soon(self._session.peers.borrowing.unpin_all, owner.channel.peer.process_id)
             if self._paused:
@@ -202,23 +206,23 @@ class SyncWorker:
     def _take(self, owner: Owner, frame: Frame) -> None:
         check_refusal(frame[0])
         message = m.check(frame[0])
-        if message[0] == m.DESCRIBE:
+        kind = message[0]
+        if kind == m.TASKS:
+            self._take_tasks(owner, message[1], frame[1])
+        elif kind == m.DESCRIBE:
             owner.functions.describe(*message[1:])
-            return
-        if message[0] == m.FORGET:
+        elif kind == m.FORGET:
             self._forgotten += owner.functions.forget(message[1])
-            return
-        if message[0] == m.CREDIT:
+        elif kind == m.CREDIT:
             self._on_credit(owner, *message[1:])
-            return
-        if message[0] == m.RECYCLE:
+        elif kind == m.RECYCLE:
             self._session.store.recycle(owner.channel.peer.process_id, message[1])
-            return
-        if message[0] != m.TASKS:
-            raise ProtocolError(f"an owner does not send message number {message[0]} to a worker")
-        rows = message[1]
+        else:
+            raise ProtocolError(f"an owner does not send message number {kind} to a worker")
+
+    def _take_tasks(self, owner: Owner, rows: list[Any], buffers: list[memoryview]) -> None:
         m.check_rows("TASKS", rows, 5)
-        feed = BufferFeed(frame[1], self._session.store.borrows)
+        feed = BufferFeed(buffers, self._session.store.borrows)
         process_id = owner.channel.peer.process_id
         for row in rows:
             call = Call(process_id, row, owner.functions[row[1]], feed)
@@ -416,7 +420,7 @@ class SyncWorker:
         channel = TaskChannel(sock, decoder, connection.peer, self._session.config.max_frame_bytes)
         owner = Owner(channel, self._hosting)
         with self._lock:
-            self._owners[channel.fileno()] = owner
+            self._owners[owner.fd] = owner
             # What came right behind the hello.
             self._take_all(owner, lambda: decoder.feed(b""))
             if channel.closed:

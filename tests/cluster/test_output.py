@@ -7,7 +7,7 @@ import re
 import select
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 
 from asyncray.node.logs import LogHub, WorkerOutput, _end_of_piece
 from asyncray.wire.messages import OUTPUT_MARK
+from asyncray.worker import output
 from tests.cluster import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LINE = re.compile(r"\((?:(?P<name>.*) )?pid=(?P<pid>\d+)\) (?P<text>.*)")
 
@@ -218,6 +222,34 @@ def test_a_last_line_without_an_end_appears(tmp_path: Path) -> None:
         """,
     )
     assert told(out) == [("speak", "no end")]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda stream: print("here", end="", file=stream),
+        lambda stream: stream.writelines(["he", "re"]),
+        lambda stream: stream.buffer.write(b"here"),
+        lambda stream: stream.buffer.writelines([b"he", b"re"]),
+    ],
+)
+def test_all_that_was_written_is_in_the_pipe_after_each_flush(
+    write: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    pipe = output.MarkedPipe(theirs)
+    stream = output.MarkedText(pipe)
+    monkeypatch.setattr(output, "_streams", [(stream, pipe)])
+    try:
+        for _ in range(3):
+            write(stream)
+            output.flush()
+            output.flush()
+            assert os.read(ours, 100) == b"here"
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_the_beginning_of_a_line_is_not_given_to_the_task_that_comes_next(tmp_path: Path) -> None:

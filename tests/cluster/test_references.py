@@ -52,6 +52,14 @@ def gates(tables: Tables, gates: Gates) -> Gates:
     return gates
 
 
+def test_few_destroyed_references_wait_to_be_accounted_for_however_fast_calls_follow(tables: Tables) -> None:
+    most = 0
+    for number in range(300):
+        assert get(same.remote(number)) == number
+        most = max(most, len(session().owner.dropped))
+    assert most <= 16
+
+
 # ---- where references go ----
 
 

@@ -110,6 +110,18 @@ def test_each_field_of_each_message_is_checked(number: int) -> None:
                 check(damaged)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), -1])
+def test_seconds_are_finite_and_not_negative(seconds: float) -> None:
+    with pytest.raises(ProtocolError, match=r"^field 2 of RESULTS cannot be "):
+        check([messages.RESULTS, [], seconds])
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, 1e-300, 3, True])
+def test_seconds_may_come_as_any_number(seconds: float) -> None:
+    message = [messages.RESULTS, [], seconds]
+    assert check(message) is message
+
+
 def test_the_numbers_are_one_per_message_and_apart_from_the_handshake() -> None:
     names = [name for name, _ in SCHEMAS.values()]
     assert len(set(names)) == len(names)
