@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("asyncray")
 #: Seconds that each step on the loop thread may take for somebody in a hurry.
 _HURRY_S: Final = 0.3
+#: Seconds after a node's death by which its template has ended everything, if it is there to do so.
+_REMAINS_S: Final = 1.0
 
 
 class Driver:
@@ -120,6 +122,7 @@ class Driver:
             lost(closed, error)
             self._ready.notify(None)
             self._stopped.notify(None)
+            self._loop.call_later(_REMAINS_S, self._node.end_remains)
 
         # Before the node's first message, which may have arrived already.
         self.session = session

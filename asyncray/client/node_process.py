@@ -103,9 +103,21 @@ class NodeProcess:
         if self._sock is not None:
             self._sock.close()
         self._close_memory()
-        if self._process.poll() is None and not self._ends(patient=patient):
+        if self._process.returncode is None and not self._ends(patient=patient):
             self._process.send_signal(signal.SIGKILL)
+        self._end_remains(wait=True, patient=patient)
         self._process.wait()
+
+    def end_remains(self) -> None:
+        """Where the node has crashed, end what nobody ends any more: its template may have died with it."""
+        self._end_remains(wait=False, patient=False)
+
+    def _end_remains(self, *, wait: bool, patient: bool) -> None:
+        if self._process.returncode is None:
+            from ..node.remains import end_session, has_crashed
+
+            if has_crashed(self._process.pid, wait=wait):
+                end_session(self._process.pid, patient=patient)
 
     def _ends(self, *, patient: bool) -> bool:
         """Wait for its end. Popen's own wait with a timeout looks at growing intervals, and so too late."""

@@ -63,6 +63,11 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def wake_with_parents_end() -> None:
+    """Have this process go on when its parent ends, should somebody have stopped it: it has to clean up."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends, so that they can be reaped."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -106,7 +111,7 @@ class Template:
         gc.freeze()
         gc.enable()
         # From here on the node's end shows as a closed socket, and this process ends its workers itself.
-        _prctl(_PR_SET_PDEATHSIG, 0)
+        wake_with_parents_end()
         self._send([READY, failures])
         # What a worker had started comes to this process when the worker dies, to be reaped with it.
         adopt_orphans()

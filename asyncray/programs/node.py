@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..net.loops import new_loop
 from ..node.boot import Boot
-from ..node.template import Template, adopt_orphans, die_with_parent, name_process
+from ..node.template import Template, adopt_orphans, die_with_parent, name_process, wake_with_parents_end
 
 if TYPE_CHECKING:
     from ..net.stream import StreamConnection
@@ -41,6 +41,7 @@ def main(fd: int) -> None:
     ours, pid = _fork_template(driver, boot)
     name_process("asyncray-node")
     adopt_orphans()
+    wake_with_parents_end()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop = new_loop(boot.loop)
     try:

@@ -122,6 +122,16 @@ def test_a_driver_that_is_killed_leaves_nothing(doors: Doors, name: str, how: si
         assert err == ""
 
 
+def test_a_stopped_node_and_template_go_on_when_the_driver_dies(doors: Doors) -> None:
+    with driver(doors, "working") as dying:
+        dying.arrival(TASKS["working"])
+        for pid in (processes.template_pid(dying.node), dying.node):
+            os.kill(pid, signal.SIGSTOP)
+        dying.process.kill()
+        dying.end()
+        assert not dying.left()
+
+
 @pytest.mark.parametrize(
     "stage",
     ["the node knows nothing yet", "nobody has connected to the node", "the node is not ready yet"],

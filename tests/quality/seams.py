@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ALLOWED = {
     "asyncray.net": "sockets between processes; a simulation has a network in memory",
     "asyncray.node.spawn": "starts and ends processes; a simulated node is handed another spawner",
+    "asyncray.node.remains": "ends what a real node has left; a simulated one leaves nothing",
     "asyncray.node.template": "forks workers; has neither a loop nor a thread",
     "asyncray.programs": "the first and last lines of each real process; a simulation has none",
     "asyncray.node.forks": "the real spawner's wire to its templates: descriptors, wait statuses",
