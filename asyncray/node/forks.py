@@ -10,7 +10,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .template import DIED, FAILED, FORKED, READY, pack, unpack
+from .template import DIED, FAILED, FORKED, READY, kill_group, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,10 +135,13 @@ class Reaper:
 
     def _reap(self) -> None:
         try:
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                pid = found.si_pid
+                if pid not in self._watched:
+                    # A worker that has lost its template, which may not even have told of it. What it had
+                    # started goes before it is reaped: after that, its number may be somebody else's.
+                    kill_group(pid)
+                _, status = os.waitpid(pid, 0)
                 if pid in self._watched:
                     self._statuses[pid] = status
         except ChildProcessError:

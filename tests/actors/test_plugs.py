@@ -94,3 +94,10 @@ def test_a_shutdown_or_a_new_session_ends_what_is_left_at_once(
     ray.init(num_cpus=1)
     assert doomed.left(within_s=0.5) == []
     assert len(ray.get(Parent.remote().pids.remote(), timeout=SOON_S)) == 2
+
+
+def test_a_template_that_dies_before_it_tells_of_a_worker_leaves_nothing_of_that() -> None:
+    with ray.init(num_cpus=1, preload=["tests.actors.stops_after_fork"]):
+        family = ray.get(Parent.remote().pids.remote(), timeout=SOON_S)
+        os.kill(template_pid(node_pid()), signal.SIGKILL)
+        assert left_of(family, within_s=5) == []
