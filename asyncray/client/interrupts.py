@@ -17,6 +17,7 @@ import functools
 import itertools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -195,7 +196,36 @@ class InterruptGuard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._interrupts.ask_at(frame)
+        if not _cancels_main_task(frame):
+            self._interrupts.ask_at(frame)
+
+
+def _cancels_main_task(frame: FrameType | None) -> bool:
+    """Do as asyncio where `asyncio.run` runs: its first Ctrl-C cancels the main task, and raises nothing.
+
+    Raised between two lines of a loop, an exception loses the callback that the loop has just taken, and the
+    task that waits for that never ends. asyncio has a handler of its own for this, which it only installs
+    where there is none but Python's; so it is called from here. Its second Ctrl-C is raised.
+
+    Returns:
+        Whether that is all that this signal does.
+    """
+    runners = sys.modules.get("asyncio.runners")
+    if runners is None:
+        return False
+    run = runners.Runner.run.__code__
+    while frame is not None and frame.f_code is not run:
+        frame = frame.f_back
+    if frame is None:
+        return False
+    names = frame.f_locals
+    if "task" not in names:  # it is just starting
+        return False
+    try:
+        names["self"]._on_sigint(signal.SIGINT, frame, names["task"])
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def in_main_thread() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import select
 import signal
@@ -285,3 +286,54 @@ def test_another_thread_takes_nothing_over() -> None:
     thread.start()
     thread.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# ---- with a loop ----
+
+
+def ctrl_c_before_each_callback(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Have so many callbacks of loops interrupted after the loop has taken them, and before they run."""
+    run = asyncio.Handle._run
+    left = [0]
+
+    def interrupted(handle: asyncio.Handle) -> None:
+        if left[0]:
+            left[0] -= 1
+            signal.raise_signal(signal.SIGINT)
+        run(handle)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", interrupted)
+    return lambda count: left.__setitem__(0, count)
+
+
+def test_ctrl_c_cancels_the_main_task_of_asyncio_and_loses_no_callback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    InterruptGuard(Interrupts()).install()
+    strike = ctrl_c_before_each_callback(monkeypatch)
+    seen = []
+
+    async def main() -> None:
+        strike(1)
+        try:
+            await asyncio.sleep(0)  # the callback that goes on with this is the one
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert seen == ["cleaned up"]
+
+
+def test_a_second_ctrl_c_ends_a_coroutine_that_does_not_heed_the_first() -> None:
+    InterruptGuard(Interrupts()).install()
+
+    async def main() -> None:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        raise AssertionError("it was let go on")
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
