@@ -19,7 +19,8 @@ holds one, or until it is killed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, overload
 
@@ -88,7 +89,9 @@ class ActorClass(Generic[T]):
         making = self._making(session, args, kwargs)
         if making.name is None:
             return making.make()
-        return making.claimed(session.questions.blocking("claim_name", making.claim(), _AWAIT_REMOTE))
+        with making.or_never():
+            taken = session.questions.blocking("claim_name", making.claim(), _AWAIT_REMOTE)
+        return making.claimed(taken)
 
     async def remote_async(self, *args: Any, **kwargs: Any) -> ActorHandle[T]:
         """As ``remote``, for coroutines that give their actors names.
@@ -105,7 +108,9 @@ class ActorClass(Generic[T]):
         making = self._making(session, args, kwargs)
         if making.name is None:
             return making.make()
-        return making.claimed(await session.questions.awaited("claim_name", making.claim()))
+        with making.or_never():
+            taken = await session.questions.awaited("claim_name", making.claim())
+        return making.claimed(taken)
 
     def options(self, **options: Unpack[ActorOptionsDict]) -> ActorClass[T]:
         """The same class with some options changed.
@@ -194,6 +199,15 @@ class _Making(Generic[T]):
         address = self._session.references.address_of(self._life)
         host = () if self._host is None else (self._host.key,)
         return [*(self.name or ()), address[2], encode_in_band((address, self._shape, *host))[0]]
+
+    @contextmanager
+    def or_never(self) -> Iterator[None]:
+        """Whoever does not wait for the node's answer makes no actor, and does not keep its name."""
+        try:
+            yield
+        except BaseException:
+            self._session.actors.discard(self._life, self.name)
+            raise
 
     def claimed(self, taken: bytes | None) -> ActorHandle[T]:
         """The node has answered: make it, unless another one has the name."""

@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 from ..exceptions import ActorDiedError, ProtocolError
 from ..refs import ObjectRef
 from ..state.actors import ALIVE, DEAD, STATE_NAMES
-from ..state.objects import FAILED, ObjectRecord
+from ..state.objects import FAILED, PENDING, ObjectRecord
 from ..state.pipeline import Lease
 from ..state.tasks import Task
 from ..wire import messages as m
@@ -120,10 +120,14 @@ class Actors:
         for link in links:
             link.flush()
 
-    def discard(self, life: ObjectRef[Any]) -> None:
-        """There will be no such actor after all."""
+    def discard(self, life: ObjectRef[Any], name: tuple[str, str] | None = None) -> None:
+        """There will be no such actor after all; *name* is what it may have been given meanwhile."""
+        record: ObjectRecord = life._record  # type: ignore[assignment]
         with self.owner.lock:
-            self.owner.complete(life._record, FAILED, encode_error(ActorDiedError("it was never made")))  # type: ignore[arg-type]
+            if record.state == PENDING:
+                self.owner.complete(record, FAILED, encode_error(ActorDiedError("it was never made")))
+        if name is not None:
+            self.session.call_soon(self.session.control.send, [m.NAME_FREE, *name, record.number])
 
     def calls_of(self, address: RefAddress, shape: ActorShape, life: ObjectRef[Any] | None) -> ActorCalls:
         """This process's calls of an actor.

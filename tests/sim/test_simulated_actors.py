@@ -342,3 +342,23 @@ def test_an_idle_actor_holds_no_cpu() -> None:
         assert "CPU" not in await ray.aio.available_resources()
 
     simulate(main)
+
+
+@pytest.mark.parametrize("isolation", ["process", "shared"])
+def test_a_name_whose_answer_nobody_awaits_any_more_is_free(isolation: Any) -> None:
+    async def main(cluster: SimulatedCluster) -> None:
+        named = ray.remote(_AsyncListener).options(name="the name", isolation=isolation)
+        for turns in range(4):
+            asked = asyncio.ensure_future(named.remote_async())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+        await asyncio.sleep(1.0)
+        assert not cluster.driver.owner.objects.owned
+        assert not len(cluster.node.directory)
+        listener = await named.remote_async()
+        assert await listener.hear.remote("caller", 7) == 7
+
+    simulate(main, num_cpus=2)
