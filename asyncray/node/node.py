@@ -74,6 +74,8 @@ class Node:
         )
         self.census = Census(self._send_to, self._owners.keys, self._pids, self.grants.told)
         self._sweeping = False
+        #: Whether it is watched, or was told, that no more workers may be started.
+        self._ceiling_watched = False
         self._deaths = Deaths()
         self.directory = Directory()
         self.farewells = Farewells(self._send_to)
@@ -355,6 +357,8 @@ class Node:
                 f"the task {demand.name!r} needs {demand.resources.to_floats()}, and the node has "
                 f"{self.scheduler.resources.total.to_floats()}: it stays pending"
             )
+        if plan.held_up is not None:
+            self._watch_ceiling(plan.held_up)
         self._contention.tell({grant.demand.owner for grant in plan.grants})
         if self._memory is not None:
             self._memory.wake()
@@ -381,6 +385,24 @@ class Node:
             f"{len(self.scheduler.workers)} worker processes exist, {self._limit}; "
             f"tasks that wait for others: {chain}"
         )
+
+    def _watch_ceiling(self, demand: Demand) -> None:
+        """Somebody waits for a worker, and no more are allowed: say so, once, if nobody gets one for a while."""
+        if not self._ceiling_watched:
+            self._ceiling_watched = True
+            granted = self.scheduler.granted
+            self._loop.call_later(self._config.wait_check_s, self._look_at_ceiling, demand, granted)
+
+    def _look_at_ceiling(self, demand: Demand, granted: int) -> None:
+        scheduler = self.scheduler
+        if not demand.count or len(scheduler.workers) < scheduler.max_workers:
+            self._ceiling_watched = False
+        elif scheduler.granted != granted:
+            self._ceiling_watched = False
+            self._watch_ceiling(demand)
+        else:
+            existing = f"{len(scheduler.workers)} exist, {self._limit}"
+            self._warn(f"{demand.name!r} waits for a worker process: {existing}, and all are in use")
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker

@@ -8,9 +8,11 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
+from ..net.local import local_pair
 from ..net.stream import StreamConnection
 from ..runtime_env import RuntimeEnv
 from ..state.staff import PoolKey, Worker
+from ..wire.handshake import Identity
 from .forks import Reaper, TemplateLink, describe_end
 from .machine import UNFORKED, WorkerProcess
 from .marks import Mark
@@ -25,6 +27,7 @@ _REAP_S: Final = 0.2
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..net.connection import Connection
     from .boot import Boot
     from .logs import LogHub, WorkerOutput
     from .machine import OnConnected, OnDied
@@ -33,17 +36,50 @@ if TYPE_CHECKING:
 class ForkedWorker(WorkerProcess):
     """One worker's process, connection and output."""
 
-    def __init__(self, worker: Worker, connection: StreamConnection) -> None:
+    def __init__(self, worker: Worker, connection: Connection, mark: Mark | None) -> None:
         super().__init__(worker, connection)
         self.outputs: list[WorkerOutput] = []
         #: Read ends of its output, until its pid is known.
         self.pipes: list[int] = []
         self.template: TemplateLink | None = None
-        self.mark = Mark()
+        #: None where there were no descriptors to start it.
+        self.mark = mark
 
     def running(self) -> int:
         # Coroutines run many at a time, and note none.
-        return -1 if self.worker.pool[0] != "sync" else self.mark.read()
+        return -1 if self.worker.pool[0] != "sync" or self.mark is None else self.mark.read()
+
+
+class _Channels:
+    """What leads to a worker that is about to be forked: our end, and its own, of each.
+
+    Raises:
+        OSError: when there are not enough descriptors; none is kept then.
+    """
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as opened:
+            self.control = socket.socketpair()
+            for end in self.control:
+                opened.callback(end.close)
+            self.out = os.pipe()
+            for fd in self.out:
+                opened.callback(os.close, fd)
+            self.err = os.pipe()
+            for fd in self.err:
+                opened.callback(os.close, fd)
+            self.mark = Mark()
+            opened.pop_all()
+
+    def for_worker(self) -> list[int]:
+        """The descriptors that the worker gets."""
+        return [self.control[1].fileno(), self.out[1], self.err[1], self.mark.fd]
+
+    def forget_workers_ends(self) -> None:
+        """Close our copies of the worker's ends; it has its own."""
+        self.control[1].close()
+        os.close(self.out[1])
+        os.close(self.err[1])
 
 
 class Pool:
@@ -95,31 +131,42 @@ class Pool:
         """Start a worker for a pool; it registers when it is ready."""
         self._numbers += 1
         worker = Worker(self._numbers, key)
-        ours, theirs = socket.socketpair()
-        connection = StreamConnection(ours, self._loop, self._boot.config.max_frame_bytes)
-        process = ForkedWorker(worker, connection)
+        try:
+            channels = _Channels()
+        except OSError as error:
+            return self._cannot_start(worker, error)
+        connection = StreamConnection(channels.control[0], self._loop, self._boot.config.max_frame_bytes)
+        process = ForkedWorker(worker, connection, channels.mark)
         self.processes[worker.number] = process
         self._on_connected(process)
-        out_r, out_w = os.pipe()
-        err_r, err_w = os.pipe()
-        process.pipes = [out_r, err_r]
+        process.pipes = [channels.out[0], channels.err[0]]
         mode, environment, gpus = key
         settings = self._boot.for_worker(worker.number, mode, environment, gpus)
-        self._fork(process, settings, [theirs.fileno(), out_w, err_w, process.mark.fd])
-        theirs.close()
-        os.close(out_w)
-        os.close(err_w)
+        self._fork(process, settings, channels.for_worker())
+        channels.forget_workers_ends()
         return worker
+
+    def _cannot_start(self, worker: Worker, error: OSError) -> Worker:
+        """Tell of a worker's end that had no beginning, as of any other."""
+        nowhere, _ = local_pair(self._post, Identity(b"", "", 0))
+        process = self.processes[worker.number] = ForkedWorker(worker, nowhere, None)
+        self._on_connected(process)
+        self._loop.call_soon(self._ended, process, UNFORKED, f"and no process can be started: {error}")
+        return worker
+
+    def _post(self, call: Callable[..., object], *arguments: Any) -> None:
+        self._loop.call_soon(call, *arguments)
 
     def _fork(self, process: ForkedWorker, settings: dict[str, Any], fds: list[int]) -> None:
         try:
             template = self._template(settings["environment"])
+            asked = template.fork(process.worker.number, settings, fds)
         except OSError as error:
             why = f"and no process can be started: {error}"
             self._loop.call_soon(self._ended, process, UNFORKED, why)
             return
         process.template = template
-        if template.fork(process.worker.number, settings, fds):
+        if asked:
             process.connection.resume_reading()
         else:  # dead, and this process ends with it as soon as that is told
             self._forget(template)
@@ -187,7 +234,8 @@ class Pool:
         process.connection.on_close = lambda connection, error: None
         process.connection.close()
         self._on_died(process, kind, text)
-        process.mark.close()
+        if process.mark is not None:
+            process.mark.close()
 
     def _on_template_gone(self, template: TemplateLink) -> None:
         self._forget(template)

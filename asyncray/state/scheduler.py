@@ -98,6 +98,8 @@ class Plan:
     denials: list[Demand] = field(default_factory=list)
     #: Demands that this node could never meet, told once each.
     infeasible: list[Demand] = field(default_factory=list)
+    #: One that waits for others to let go of their workers, because no further process may be started.
+    held_up: Demand | None = None
 
 
 class _Supply:
@@ -393,6 +395,8 @@ class Scheduler:
             plan.retirements.append(oldest)
         elif not self._unblocked:
             plan.denials.append(demand)
+        else:
+            plan.held_up = demand
 
     def _grant(self, demand: Demand, worker: Worker, gpus: tuple[int, ...], plan: Plan) -> None:
         self.resources.acquire(demand.held)
@@ -426,6 +430,11 @@ class Scheduler:
         return tuple(whole[:count]) if len(whole) >= count else None
 
     # --- questions ----------------------------------------------------------------------------------------
+
+    @property
+    def granted(self) -> int:
+        """How many leases have been granted so far."""
+        return self._next_grant - 1
 
     def waiting(self) -> list[Demand]:
         """The demands that are not met, in the order in which they are served."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -287,6 +288,67 @@ except ray.exceptions.TaskUnschedulableError as error:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
     )
     assert (done.stdout, done.stderr) == ("told\n", "")
+
+
+class Echo:
+    """Answers what it is told."""
+
+    async def call(self, value: int) -> int:
+        return value
+
+
+def test_actors_beyond_the_limit_on_open_files_wait_and_the_user_hears_why() -> None:
+    program = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+import asyncray as ray
+from tests.cluster.test_limits import _Hog
+ray.init(num_cpus=2, _system_config={"wait_check_s": 0.2})
+hogs = [ray.remote(_Hog).remote() for _ in range(12)]
+lives = [hog.lives.remote() for hog in hogs]
+done, waiting = ray.wait(lives, num_returns=12, timeout=2)
+assert 5 < len(done) < 12, done
+hogs.clear()
+del done
+assert ray.get(lives, timeout=20) == [False] * 12
+print("all were made in turn")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
+    )
+    told = r"'_Hog.__init__' waits for a worker process: 8 exist, as many as the limit of 64 open files allows, .*"
+    assert done.stdout == "all were made in turn\n", done.stderr
+    assert re.fullmatch(told, done.stderr.strip()), done.stderr
+
+
+def test_a_node_without_descriptors_says_so_and_lives_on() -> None:
+    program = """
+import os, resource
+import asyncray as ray
+from asyncray.process import current
+from tests.cluster.test_limits import Echo, _Hog, same
+ray.init(num_cpus=1, _system_config={"wait_check_s": 0.2})
+ray.get(same.remote(1))
+node = current().driver._node.pid
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.prlimit(node, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{node}/fd")) + 5, most))
+hogs = [ray.remote(_Hog).remote() for _ in range(3)]
+lives = [hog.lives.remote() for hog in hogs]
+assert ray.wait(lives, num_returns=2, timeout=2) == ([lives[0]], lives[1:])
+try:
+    ray.get(ray.remote(Echo).options(isolation="shared").remote().call.remote(1), timeout=20)
+except ray.exceptions.RuntimeEnvSetupError as error:
+    print(error)
+hogs.clear()
+assert ray.get(lives, timeout=20) == [False] * 3
+print("lives")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=40, check=False
+    )
+    why = "and no process can be started: [Errno 24] Too many open files"
+    assert done.stdout == f"a host of light actors cannot be started: {why}\nlives\n", done.stderr
+    assert done.stderr.startswith(f"'_Hog.__init__' waits for a worker process: 1 exist, {why}")
 
 
 def test_a_driver_without_descriptors_says_so_and_goes_on_when_it_has_some() -> None:
