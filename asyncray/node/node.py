@@ -387,7 +387,7 @@ class Node:
         )
 
     def _watch_ceiling(self, demand: Demand) -> None:
-        """Somebody waits for a worker, and there may be no more: say so, once, if nobody gets one for long."""
+        """Somebody waits for a worker, and there may be no more: say so once if nobody gets one for long."""
         if not self._ceiling_watched:
             self._ceiling_watched = True
             granted = self.scheduler.granted
