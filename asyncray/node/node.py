@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("asyncray.node")
 #: Workers that memory allows at least, however little there is: without any, nothing would run.
 _FEWEST_WORKERS: Final = 8
+#: Seconds after which it is tried again to start one more worker where that was impossible; each further time
+#: twice as many, up to the second number.
+_MORE_AFTER_S: Final = 1.0
+_MORE_AT_LAST_S: Final = 30.0
 
 
 class Node:
@@ -54,7 +58,11 @@ class Node:
         self._boot = boot
         self._config = boot.config
         self._driver = driver
-        ceiling, self._limit = _most_workers(machine, boot.config.worker_memory_estimate_bytes)
+        #: The ceiling of workers and why it is there, while the machine has room for them.
+        self._full_ceiling = _most_workers(machine, boot.config.worker_memory_estimate_bytes)
+        ceiling, self._limit = self._full_ceiling
+        #: Seconds after which it is tried again whether there is room for more.
+        self._more_after_s = _MORE_AFTER_S
         self.scheduler = Scheduler(Resources.from_wire(boot.resources), range(len(boot.gpus)), ceiling)
         self._logs = LogHub(loop, self._send_log, boot.config.log_buffer_bytes)
         self.pool = machine.make_pool(self._logs, self._connected, self._died)
@@ -141,6 +149,7 @@ class Node:
             connection.send([m.RANKED])
         self.scheduler.ready(process.worker, process_id, self._now())
         self.hosts.registered(process.worker)
+        self._more_after_s = _MORE_AFTER_S
         self._schedule()
         # Whoever it was started for may not want it any more.
         self._sweep_soon()
@@ -406,7 +415,7 @@ class Node:
 
     def _died(self, process: WorkerProcess, kind: str, text: str) -> None:
         worker = process.worker
-        grant = self.scheduler.gone(worker)
+        grant = self.scheduler.gone(worker, no_room=kind == UNFORKED)
         lost = None if grant is None else [m.LOST, grant.number, kind, text, process.running()]
         orphans = self._owner_gone(worker.process_id) if worker.process_id else []
         hosted = self.hosts.gone(worker, kind, text)
@@ -419,11 +428,22 @@ class Node:
 
         self._deaths.died(worker.number, orphans, tell)
         if kind == UNFORKED and self.scheduler.workers:
-            self.scheduler.max_workers = len(self.scheduler.workers)
-            self._limit = text
+            self._lower_ceiling(text)
         for demand in self.scheduler.given_up(worker):
             prefix = "runtime_env: " if demand.environment else ""
             self._deny(demand, f"{prefix}no worker could be started for it: {text}")
+        self._schedule()
+
+    def _lower_ceiling(self, text: str) -> None:
+        """The machine has no room for one more worker: do with those that there are, and try again later."""
+        if self.scheduler.max_workers == self._full_ceiling[0]:
+            self._loop.call_later(self._more_after_s, self._raise_ceiling)
+            self._more_after_s = min(2 * self._more_after_s, _MORE_AT_LAST_S)
+        self.scheduler.max_workers = len(self.scheduler.workers)
+        self._limit = text
+
+    def _raise_ceiling(self) -> None:
+        self.scheduler.max_workers, self._limit = self._full_ceiling
         self._schedule()
 
     def _owner_gone(self, owner: bytes) -> list[int]:

@@ -240,10 +240,15 @@ class Scheduler:
         self.staff.idle(worker, now)
         self._failures.pop(worker.pool[:2], None)
 
-    def gone(self, worker: Worker) -> Grant | None:
-        """A worker is dead; returns the lease that it takes along."""
+    def gone(self, worker: Worker, *, no_room: bool = False) -> Grant | None:
+        """A worker is dead; returns the lease that it takes along.
+
+        Args:
+            worker: The worker.
+            no_room: It never was, because the machine has no room for one more beside the others.
+        """
         self.staff.remove(worker)
-        if worker.state == STARTING:
+        if worker.state == STARTING and not (no_room and self.workers):
             self._start_failed(worker)
         grant = worker.lease
         if grant is not None:

@@ -269,6 +269,30 @@ def test_a_machine_that_cannot_fork_says_so() -> None:
         ray.shutdown()
 
 
+def test_a_machine_that_can_fork_again_is_used_again(
+    doors: Doors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbidden = tmp_path / "forbidden"
+    door = doors.new()
+    monkeypatch.setenv("NO_FORKS_WHILE", str(forbidden))
+    ray.init(num_cpus=1, preload=["tests.cluster.some_forks"])
+    try:
+        first = ray.remote(_Hog).remote()
+        assert get(first.lives.remote()) is False
+        forbidden.touch()
+        hogs = [ray.remote(_Hog).remote() for _ in range(5)]
+        held = [hog.hold.remote(0, door.name) for hog in hogs]
+        ready, waiting = ray.wait([hog.lives.remote() for hog in hogs], num_returns=5, timeout=0.5)
+        assert len(ready) < 5, "there is no room for them"
+        forbidden.unlink()
+        pids = {door.arrival() for _ in hogs}
+        door.let_in(5)
+        assert get([*held, *waiting]) == [*[0] * 5, *[False] * len(waiting)]
+        assert len(pids) == 5
+    finally:
+        ray.shutdown()
+
+
 @pytest.mark.parametrize("num_cpus", [1, 200])
 def test_a_limit_on_open_files_is_an_error_and_no_hang(tmp_path: Path, num_cpus: int) -> None:
     program = f"""

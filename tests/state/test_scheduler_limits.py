@@ -101,7 +101,10 @@ def test_a_demand_waits_while_a_worker_runs() -> None:
     machine.lend()
     machine.lend()
     machine.want(1)
-    assert machine.assign() == Plan()
+    plan = machine.assign()
+    assert plan == Plan(held_up=plan.held_up)
+    assert plan.held_up is not None
+    assert plan.held_up.name == "class 3"
 
 
 def test_a_demand_is_refused_when_every_worker_waits_for_others() -> None:
