@@ -45,6 +45,8 @@ _FEWEST_WORKERS: Final = 8
 #: twice as many, up to the second number.
 _MORE_AFTER_S: Final = 1.0
 _MORE_AT_LAST_S: Final = 30.0
+#: That wait, in seconds, from which on nobody is kept waiting for room who waits for nothing else.
+_HOPELESS_AFTER_S: Final = 4.0
 
 
 class Node:
@@ -437,6 +439,7 @@ class Node:
     def _lower_ceiling(self, text: str) -> None:
         """The machine has no room for one more worker: do with those that there are, and try again later."""
         if self.scheduler.max_workers == self._full_ceiling[0]:
+            self.scheduler.may_grow = self._more_after_s < _HOPELESS_AFTER_S
             self._loop.call_later(self._more_after_s, self._raise_ceiling)
             self._more_after_s = min(2 * self._more_after_s, _MORE_AT_LAST_S)
         self.scheduler.max_workers = len(self.scheduler.workers)
@@ -444,6 +447,7 @@ class Node:
 
     def _raise_ceiling(self) -> None:
         self.scheduler.max_workers, self._limit = self._full_ceiling
+        self.scheduler.may_grow = False
         self._schedule()
 
     def _owner_gone(self, owner: bytes) -> list[int]:

@@ -125,6 +125,8 @@ class Scheduler:
     def __init__(self, total: Resources, gpu_ids: Iterable[int], max_workers: int) -> None:
         self.resources = NodeResources(total)
         self.max_workers = max_workers
+        #: Whether there may soon be room for more: nothing is refused then for want of a further worker.
+        self.may_grow = False
         self._most_starting = max(_FEWEST_STARTING, total.get("CPU", 0) // UNITS)
         self.staff = Staff()
         #: By number.
@@ -398,7 +400,7 @@ class Scheduler:
         if oldest is not None:
             self.retiring(oldest)
             plan.retirements.append(oldest)
-        elif not self._unblocked:
+        elif not self._unblocked and not self.may_grow:
             plan.denials.append(demand)
         else:
             plan.held_up = demand

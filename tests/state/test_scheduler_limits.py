@@ -107,6 +107,17 @@ def test_a_demand_waits_while_a_worker_runs() -> None:
     assert plan.held_up.name == "class 3"
 
 
+def test_a_demand_is_not_refused_while_there_may_soon_be_room() -> None:
+    machine = Machine(cpus=4, most=2)
+    for grant in (machine.lend(), machine.lend()):
+        machine.scheduler.blocked(grant.worker, blocked=True)
+    machine.want(1)
+    machine.scheduler.may_grow = True
+    assert machine.assign().denials == []
+    machine.scheduler.may_grow = False
+    assert [demand.name for demand in machine.assign().denials] == ["class 3"]
+
+
 def test_a_demand_is_refused_when_every_worker_waits_for_others() -> None:
     machine = Machine(cpus=4, most=2)
     grants = [machine.lend(), machine.lend()]
