@@ -56,6 +56,13 @@ class _Doomed:
         self.template = template_pid(self.node)
         self.below = descendants(self.node)
 
+    def dies_with_template(self) -> None:
+        """At once: the node is stopped, or it would hear of the template's death before its own."""
+        os.kill(self.node, signal.SIGSTOP)
+        os.kill(self.template, signal.SIGKILL)
+        os.kill(self.node, signal.SIGKILL)
+        self.is_told()
+
     def is_told(self) -> None:
         with pytest.raises(LocalRayletDiedError, match=f"node process {self.node} .*died"):
             ray.get(self.call, timeout=SOON_S)
@@ -78,9 +85,7 @@ def test_what_is_left_when_node_and_template_die_at_once_is_ended_by_the_driver(
     orphans: None, ray_session: ModuleType
 ) -> None:
     doomed = _Doomed()
-    os.kill(doomed.template, signal.SIGKILL)
-    os.kill(doomed.node, signal.SIGKILL)
-    doomed.is_told()
+    doomed.dies_with_template()
     assert doomed.left(within_s=5) == []
 
 
@@ -88,9 +93,7 @@ def test_a_shutdown_or_a_new_session_ends_what_is_left_at_once(
     orphans: None, ray_session: ModuleType
 ) -> None:
     doomed = _Doomed()
-    os.kill(doomed.template, signal.SIGKILL)
-    os.kill(doomed.node, signal.SIGKILL)
-    doomed.is_told()
+    doomed.dies_with_template()
     ray.init(num_cpus=1)
     assert doomed.left(within_s=0.5) == []
     assert len(ray.get(Parent.remote().pids.remote(), timeout=SOON_S)) == 2
