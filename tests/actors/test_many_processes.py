@@ -93,7 +93,7 @@ def test_many_actors_leave_nothing_behind(ray_session: ModuleType) -> None:
     def stock() -> dict[str, int]:
         """What is there beyond what the workers take that the node keeps warm, however many those are."""
         warm = {pid for pid, *_ in here.questions.blocking("workers")}
-        linked = [link.connection.peer.pid for link in here.leases._links.values()]
+        linked = [link.connection.peer.pid for link in here.leases.links._links.values()]
         driver, host = of_process(os.getpid()), of_process(node)
         driver["descriptors"] -= len(linked)
         host["descriptors"] -= AT_NODE * len(warm)
