@@ -105,7 +105,8 @@ class NodeProcess:
         self._close_memory()
         if self._process.returncode is None and not self._ends(patient=patient):
             self._process.send_signal(signal.SIGKILL)
-        self._end_remains(wait=True, patient=patient)
+        # In a hurry too: who ends by itself also reaps what it had started, and needs milliseconds for both.
+        self._end_remains(wait=True, patient=True)
         self._process.wait()
 
     def end_remains(self) -> None:
