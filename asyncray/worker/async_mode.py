@@ -17,7 +17,7 @@ from ..client.enclosures import enclosing
 from ..client.hosted import hosted_now
 from ..exceptions import ProtocolError
 from ..wire import messages as m
-from ..wire.values import SCALARS, BufferFeed, field_bytes
+from ..wire.values import BufferFeed, field_bytes, is_scalar
 from .async_actor import AsyncActor
 from .calls import Call, Runner, call_user, take_buffers, take_terms
 from .functions import FunctionTable, let_go
@@ -293,7 +293,7 @@ class AsyncWorker:
                 return runner.succeeded(call, None, buffers)
             if type(value) is CoroutineType or isawaitable(value):
                 value = await value
-            if type(value) not in SCALARS:
+            if not is_scalar(value):
                 row = self.lights.row_here(call, value)
                 if row is not None:
                     return row
