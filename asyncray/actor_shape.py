@@ -169,6 +169,10 @@ class ActorShape:
         if type(told) is not list or tuple(map(type, told)) != kinds:
             raise ProtocolError("an actor's class cannot be described like that")
         name, methods, is_async, at_once, groups, packed = told
+        names = [*methods, *methods.values(), *groups]
+        limits = [at_once, *groups.values()]
+        if not all(type(text) is str for text in names) or not all(type(n) is int and n > 0 for n in limits):
+            raise ProtocolError("an actor's methods and groups go by names, and each group has some room")
         shapes = {method: MethodShape(group=group) for method, group in methods.items()}
         return cls(name, shapes, is_async, at_once, groups, _packed=packed)
 

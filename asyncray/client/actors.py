@@ -29,7 +29,7 @@ from ..state.tasks import Task
 from ..wire import messages as m
 from ..wire.handshake import Identity
 from .actor_calls import CALLERS_OWN, ActorCalls
-from .errors import encode_error
+from .errors import death_in, encode_error
 from .farewells import Farewells
 from .host_calls import HostCalls, Room
 from .owned_actor import OwnedActor
@@ -217,9 +217,15 @@ class Actors:
         self.session.deliver()
 
     def on_leaves(self, lease: Lease | None, reason: str) -> None:
-        """An actor ends by its own wish."""
+        """An actor ends by its own wish.
+
+        Raises:
+            ProtocolError: when a host of light actors says so, which is no actor itself.
+        """
         if lease is None:
             return
+        if isinstance(lease.group, HostCalls):
+            raise ProtocolError("a host of light actors says that it is an actor")
         with self.owner.lock:
             actor = self._of(lease)
             if actor is not None and actor.lease is lease:
@@ -343,7 +349,7 @@ class Actors:
             actor = self.owned.get(number)
             record = self.owner.objects.owned.get(number)
         if actor is None:
-            failure = record.value if record is not None and record.state == FAILED else None
+            failure = None if record is None else death_in(record)
             connection.send([m.ACTOR_AT, number, 0, DEAD, "", b"", 0, failure])
             return
         actor.watchers[connection.peer.process_id] = connection.peer
@@ -422,7 +428,7 @@ class Actors:
             return
         with self.owner.lock:
             lease = Lease(CALLERS_OWN, calls, link)
-            link.lease = lease
+            link.lend(lease)
             calls.connected(lease, incarnation)
             links = self.session.leases.pump(calls)
         for each in links:
@@ -473,6 +479,16 @@ class Actors:
                     self._died(calls, _owner_died(calls))
                 else:
                     calls.asked = calls.doomed = False
+                    if calls.lease is None and calls.pending():
+                        # Its owner tells nobody of changes any more who has not asked anew.
+                        self.session.loop.call_later(_CONNECT_AGAIN_S, self._ask_anew, calls)
+
+    def _ask_anew(self, calls: ActorCalls) -> None:
+        """Calls wait for an actor, and the connection with its owner has broken."""
+        settled = calls.asked or calls.lease is not None or calls.failure is not None
+        if not settled and self.session.failure is None:
+            calls.asked = True
+            self._ask(calls)
 
 
 class _Last:

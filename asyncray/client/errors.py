@@ -14,10 +14,12 @@ from ..exceptions import (
     SessionClosedError,
     WorkerCrashedError,
 )
+from ..state.objects import FAILED
 from ..wire.values import Encoded, Payload, decode, encode_in_band
 
 if TYPE_CHECKING:
     from ..refs import ObjectRef
+    from ..state.objects import ObjectRecord
     from ..state.tasks import Task
 
 
@@ -62,6 +64,12 @@ def encode_actor_death(text: str, cause: Payload) -> bytes:
     if type(cause) is not bytes:  # it holds references, which nobody would keep alive
         return encode_error(ActorDiedError(text))
     return pickle.dumps(_Death(text, cause), protocol=5)
+
+
+def death_in(record: ObjectRecord) -> bytes | None:
+    """What ended the actor whose life *record* is; None when nothing has, or it is no actor's."""
+    value = record.value
+    return value if record.state == FAILED and type(value) is bytes else None
 
 
 def encode_error(error: BaseException) -> bytes:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from ..actor_shape import ActorShape
+from ..exceptions import ProtocolError
 from ..state.pipeline import Lease, SchedulingClass
 from ..state.tasks import ASSIGNED, DONE, Task, step
 from .actor_calls import choose_naming
@@ -109,6 +110,16 @@ class HostCalls(SchedulingClass):
     def names_arguments(self, task: Task) -> bool:
         """Whether a call that was sent, or is being sent, lets the actor ask for its arguments."""
         return task.number in self.naming
+
+    def answered(self) -> None:
+        """The host says that it has heard what was to end at once.
+
+        Raises:
+            ProtocolError: when it was told of nothing since it said so.
+        """
+        if self.heard >= self.told:
+            raise ProtocolError("a host answers what it was not told")
+        self.heard += 1
 
     def has_idle_lease(self) -> bool:
         lease = self.lease

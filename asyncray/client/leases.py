@@ -23,6 +23,7 @@ from ..wire.handshake import Identity
 from ..wire.values import BufferFeed
 from .actor_calls import CALLERS_OWN, Creations
 from .errors import crash_of
+from .host_calls import HostCalls
 from .results import Results
 from .stopping import stop_at_worker
 from .task_frame import TaskFrame
@@ -161,8 +162,8 @@ class Leases:
             lease.closing = True
             return
         with self._owner.lock:
+            link.lend(lease)
             lease.link = link
-            link.lease = lease
             group.leases[number] = lease
             links = self.pump(group)
             links += self._rest(lease)
@@ -316,6 +317,8 @@ class Leases:
         lease = link.lease
         if lease is None:
             return
+        if isinstance(lease.group, HostCalls):
+            raise ProtocolError("a host of light actors hands calls back, which nobody else could run")
         with self._owner.lock:
             lease.recalling = False
             lease.closing = lease.closing or reason == m.LEAVING

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ActorDiedError
 from ..state.actors import ALIVE, DEAD
-from ..state.objects import FAILED
 from ..wire import messages as m
-from .errors import encode_error
+from .errors import death_in, encode_error
 
 if TYPE_CHECKING:
     from ..net.connection import Connection
@@ -58,8 +57,8 @@ class LightNews:
                 actor = self._lights.owned.get(number)
                 if actor is None:
                     record = self._owner.objects.owned.get(number)
-                    failed = record is not None and record.state == FAILED
-                    rows.append([number, DEAD, record.value if failed else forgotten()])  # type: ignore[union-attr]
+                    failure = None if record is None else death_in(record)
+                    rows.append([number, DEAD, failure or forgotten()])
                     continue
                 # Of a host's end the caller may have heard earlier.
                 way = actor.calls.lease

@@ -235,8 +235,14 @@ class Lights:
     # --- hosts ----------------------------------------------------------------------------------------------
 
     def on_host_at(self, environment: bytes, index: int, address: str, process_id: bytes, pid: int) -> None:
-        """The node says where a host is."""
-        calls = self.host((environment, index))
+        """The node says where a host is.
+
+        Raises:
+            ProtocolError: when it was not asked, or says something else than before.
+        """
+        calls = self.hosts.get((environment, index))
+        if calls is None or not calls.asked or calls.process_id not in (b"", process_id) or not process_id:
+            raise ProtocolError(f"the node tells of host {index}, of which it was not asked")
         calls.process_id = process_id
         self._connect(calls, Identity(process_id, address, pid))
 
@@ -253,7 +259,8 @@ class Lights:
             return
         with self.owner.lock:
             lease = Lease(CALLERS_OWN, calls, link)
-            link.lease = calls.lease = lease
+            link.lend(lease)
+            calls.lease = lease
             links = self.session.leases.pump(calls)
         flush_all(links)
 
@@ -266,6 +273,8 @@ class Lights:
 
     def on_host_lost(self, process_id: bytes, kind: str, explanation: str) -> None:
         """The node says that a host has ended."""
+        if not process_id:
+            raise ProtocolError("the node says that a host has ended, and not which")
         for calls in list(self.hosts.values()):
             if calls.process_id == process_id:
                 lease = calls.lease
@@ -275,8 +284,14 @@ class Lights:
                 self._lost(calls, f"the process that hosted it has died: {explanation}", kind)
 
     def on_host_denied(self, environment: bytes, index: int, reason: str) -> None:
-        """There will be no such host."""
-        calls = self.host((environment, index))
+        """There will be no such host.
+
+        Raises:
+            ProtocolError: when nobody waits for it.
+        """
+        calls = self.hosts.get((environment, index))
+        if calls is None or not calls.asked or calls.lease is not None:
+            raise ProtocolError(f"the node denies host {index}, of which it was not asked")
         failure = encode_error(RuntimeEnvSetupError(f"a host of light actors cannot be started: {reason}"))
         with self.owner.lock:
             calls.asked = False
@@ -367,9 +382,12 @@ class Lights:
             if not numbers:
                 self.strangers.answered(lease)
             for number in numbers:
-                task = lease.in_flight.pop(number, None)
+                task = lease.in_flight.get(number)
                 if task is None:
                     continue
+                if task.descriptor.blob:
+                    raise ProtocolError("a host has turned away a light actor that was to be made there")
+                del lease.in_flight[number]
                 light = _light(task)
                 if task.state == DONE:
                     task.release()
@@ -394,15 +412,17 @@ class Lights:
     def _on_ended(self, lease: Lease | None, rows: list[Any]) -> None:
         """Actors of ours have ended by their own wish."""
         m.check_rows("LIGHT_ENDED", rows, 3)
+        if not all(type(life) is int and type(reason) is str for _, life, reason in rows):
+            raise ProtocolError("the end of a light actor is told by its number, its life and a reason")
         with self.owner.lock:
             if not rows and lease is not None and isinstance(lease.group, HostCalls):
-                lease.group.heard += 1
+                lease.group.answered()
                 self.ends.start_again(lease.group)
             for number, life, reason in rows:
                 actor = self.owned.get(number)
                 current = actor is not None and lease is actor.calls.lease and actor.incarnation == life + 1
                 if actor is not None and current:
-                    actor.left(str(reason))
+                    actor.left(reason)
         self.session.deliver()
 
     # --- lives (the lock is held) ---------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class OwnedActor:
     def _not_made(self, payload: Any) -> None:
         error = decode_error(payload)
         if isinstance(error, RuntimeEnvSetupError):
-            self.die(End.NO_PLACE, payload)
+            self.die(End.NO_PLACE, encode_error(error))
         elif isinstance(error, TaskUnschedulableError):
             told = str(error).replace("the task", "the actor", 1)
             self.die(End.NO_PLACE, encode_error(ActorUnschedulableError(told)))

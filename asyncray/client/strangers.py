@@ -161,7 +161,8 @@ class Strangers:
         lights = self._lights
         with lights.owner.lock:
             for number, state, failure in rows:
-                if state not in STATE_NAMES or (state == DEAD and type(failure) is not bytes):
+                known = type(state) is int and state in STATE_NAMES
+                if not known or (state == DEAD and type(failure) is not bytes):
                     raise ProtocolError("a light actor cannot stand like that")
                 self._heard((connection.peer.process_id, number), state, failure)
         lights.session.deliver()

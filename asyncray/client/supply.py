@@ -57,6 +57,7 @@ class Supply:
     def __init__(self, session: Session, capacity: int, parker: Parker) -> None:
         self._session = session
         self._parker = parker
+        self._capacity = capacity
         self._share_bytes = self._keep_bytes = min(capacity // _KEEP_SHARE, _KEEP_BYTES)
         #: Guards the cache. Re-entrant only so that a destructor, which the garbage collector may run in the
         #: middle of a guarded section, finds it taken instead of waiting for itself.
@@ -242,11 +243,20 @@ class Supply:
     # --- what the node answers (on the loop) ----------------------------------------------------------------
 
     def granted(self, number: int, extents: list[Any]) -> None:
-        """The node grants extents."""
+        """The node grants extents.
+
+        Raises:
+            ProtocolError: when one is not in the store, or is this process's already.
+        """
         self._keep_bytes = self._share_bytes
         request = self._requests.get(number)
         with self._lock:
-            self._cache.add(_checked(extents))
+            granted = _checked(extents, self._capacity)
+            if len({start for start, _ in granted}) < len(granted) or any(
+                self._cache.has(*e) for e in granted
+            ):
+                raise ProtocolError("the node grants a part of the store twice")
+            self._cache.add(granted)
             if request is not None and request.waiter is not None:
                 request.extent = self._cache.take(request.room)
         self._answered(number)
@@ -278,10 +288,13 @@ class Supply:
             self._answered(number)
 
 
-def _checked(extents: Iterable[Any]) -> list[Extent]:
+def _checked(extents: Iterable[Any], capacity: int) -> list[Extent]:
     checked = []
     for extent in extents:
         if type(extent) is not list or [type(number) for number in extent] != [int, int]:
             raise ProtocolError("an extent is a place and a length")
-        checked.append((extent[0], extent[1]))
+        start, room = extent
+        if start < 0 or room <= 0 or start + room > capacity:
+            raise ProtocolError(f"{room} bytes from {start} on are no part of a store of {capacity} bytes")
+        checked.append((start, room))
     return checked

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..exceptions import ProtocolError
 from ..wire import messages as m
 from ..wire.handshake import TASK
 
@@ -36,6 +37,16 @@ class WorkerLink:
         self.lease: Lease | None = None
         #: What one of the two ends did not understand, as the end of a sentence; empty while all is well.
         self.broken = ""
+
+    def lend(self, lease: Lease) -> None:
+        """A lease is in force from now on.
+
+        Raises:
+            ProtocolError: when another one is: the results of its calls would be taken for this one's.
+        """
+        if self.lease is not None:
+            raise ProtocolError("a worker that this process has already was said to be another one")
+        self.lease = lease
 
     def flush(self) -> None:
         """Send what was pushed."""

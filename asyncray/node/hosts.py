@@ -76,11 +76,14 @@ class Hosts:
         """
         if not 0 <= index < _MOST_HOSTS:
             raise ProtocolError(f"there is no host {index}")
-        host = self._hosts.setdefault((environment, index), _Host())
-        host.waiting[sender] = None
-        if host.process is None:
+        host = self._hosts.get((environment, index)) or _Host()
+        beginning = host.process is None
+        if beginning:
             self._begin(environment, host)
-        elif host.ready and not host.retiring:
+        # Only now: with an environment that is none, there is no such host.
+        self._hosts[environment, index] = host
+        host.waiting[sender] = None
+        if not beginning and host.ready and not host.retiring:
             self._tell(environment, index, host)
 
     def _begin(self, environment: bytes, host: _Host) -> None:

@@ -18,6 +18,7 @@ from ..state.deaths import Deaths
 from ..state.scheduler import Demand, Grant, Plan, Scheduler
 from ..state.scheduling_report import report
 from ..wire import messages as m
+from ..wire.answers import check_inventory
 from ..wire.handshake import Identity
 from .census import Census
 from .contention import Contention
@@ -47,6 +48,8 @@ _MORE_AFTER_S: Final = 1.0
 _MORE_AT_LAST_S: Final = 30.0
 #: That wait, in seconds, from which on nobody is kept waiting for room who waits for nothing else.
 _HOPELESS_AFTER_S: Final = 4.0
+#: Extents that a process may ask for at a time.
+_MOST_EXTENTS: Final = 4096
 
 
 class Node:
@@ -293,6 +296,8 @@ class Node:
         return {"error": f"a node cannot answer {question!r}"}
 
     def _need(self, sender: bytes, number: int, size: int, count: int) -> None:
+        if size < 1 or not 1 <= count <= _MOST_EXTENTS:
+            raise ProtocolError(f"nobody can need {count} extents for {size} bytes")
         self.grants.need(sender, number, size, count)
 
     def _give(self, sender: bytes, starts: list[Any]) -> None:
@@ -307,7 +312,7 @@ class Node:
         self.grants.spilled(sender, turn, freed, problem)
 
     def _told(self, sender: bytes, turn: int, rows: list[Any]) -> None:
-        self.census.told(sender, turn, rows)
+        self.census.told(sender, turn, check_inventory(rows))
 
     def _pids(self) -> dict[bytes, int]:
         pids = {worker.worker.process_id: worker.pid for worker in self.pool.processes.values()}

@@ -42,6 +42,10 @@ class ExtentCache:
         for start, room in extents:
             self._put_back(start, room)
 
+    def has(self, start: int, room: int) -> bool:
+        """Whether such an extent is here, free or not."""
+        return start in self.used or start in self._free.get(room, ())
+
     def take(self, size: int) -> Extent | None:
         """An extent for *size* bytes; None when none of that class is free here."""
         room = room_for(size)

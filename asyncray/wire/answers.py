@@ -36,6 +36,8 @@ _CALL: Final[dict[str, Any]] = {
     "unread": (int, type(None)),
 }
 _WAIT: Final[dict[str, Any]] = {"number": int, "for_s": _NUMBER, "count": int, "need": int, "for": list}
+#: A row about an object, see client.inventory.
+_INVENTORY: Final = [bytes, int, str, int, list, str]
 
 
 def check_answer(what: str, answer: Any) -> Any:
@@ -58,6 +60,22 @@ def check_answer(what: str, answer: Any) -> Any:
     for fact in answer["objects"] if what == "survey" else ():
         _check_object(fact)
     return answer
+
+
+def check_inventory(rows: list[Any]) -> list[Any]:
+    """Return what a process says of its objects, when that is well formed: their number, then a row each.
+
+    Raises:
+        ProtocolError: when it is not.
+    """
+    if not rows or type(rows[0]) is not int or rows[0] < len(rows) - 1:
+        raise ProtocolError("a process says first how many objects it has")
+    for row in rows[1:]:
+        if type(row) is not list or [type(part) for part in row] != _INVENTORY:
+            raise ProtocolError("an object is told of by its id, size, place, references, borrowers and line")
+        if not all(type(borrower) is bytes for borrower in row[4]):
+            raise ProtocolError("the borrowers of an object are ids of processes")
+    return rows
 
 
 def check_calls(argument: Any) -> tuple[set[tuple[bytes, int]] | None, bool]:

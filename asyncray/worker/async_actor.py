@@ -58,6 +58,8 @@ class AsyncActor:
         self._owners = owners
         self._hosting = runner.hosting
         self._mailbox: Mailbox[Item] = Mailbox()
+        #: What is in it.
+        self._waiting: set[tuple[AsyncOwner, int]] = set()
         self._hands = Hands(start_thread, session.waits._parker)
         self._pauses = ThreadPauses(session.waits._parker, session.scope)
         self._parting = False
@@ -65,7 +67,11 @@ class AsyncActor:
         self.stalls: StallWatch | None = None
 
     def arrive(self, owner: AsyncOwner, call: Call) -> None:
-        """A call has come: start it, or let it wait for its turn."""
+        """A call has come: start it, or let it wait for its turn.
+
+        Raises:
+            ProtocolError: when it is to make an actor, and there is one, or it does not say which.
+        """
         hosting = self._hosting
         if hosting.leaving:
             owner.connection.send([m.HANDBACK, [call.number], m.LEAVING])
@@ -75,8 +81,15 @@ class AsyncActor:
     def _starts_now(self, owner: AsyncOwner, call: Call) -> bool:
         function = call.function
         if function.constructs or not function.of_actor:
+            if function.constructs:
+                self._hosting.check(call)
             return True
-        return self._mailbox.admit((owner, call), self._group(call))
+        if (owner, call.number) in self._waiting:  # it was repeated
+            return False
+        admitted = self._mailbox.admit((owner, call), self._group(call))
+        if not admitted:
+            self._waiting.add((owner, call.number))
+        return admitted
 
     def _group(self, call: Call) -> str:
         shape = self._hosting.shape
@@ -98,6 +111,7 @@ class AsyncActor:
                 self.stalls.end()
             following = self._mailbox.ended(self._group(call))
             if following is not None:
+                self._waiting.discard((following[0], following[1].number))
                 self._start(*following)
         if hosting.leaving:
             self._leave()
@@ -105,26 +119,36 @@ class AsyncActor:
     def _open(self) -> None:
         shape = self._hosting.shape
         assert shape is not None
-        for owner, call in self._mailbox.open({"": shape.max_concurrency, **shape.groups}):
+        early = self._mailbox.open({"": shape.max_concurrency, **shape.groups})
+        self._waiting.clear()
+        for owner, call in early:
             self.arrive(owner, call)
 
     def cancel(self, owner: AsyncOwner, number: int) -> bool:
         """Take a call out that waits; whether there was one."""
-        found = self._mailbox.take(lambda item: item[0] is owner and item[1].number == number)
+        if (owner, number) not in self._waiting:
+            return False
+        found = self._take(lambda item: item[0] is owner and item[1].number == number)
         for _, call in found:
             owner.add([call.number, m.CANCELLED, None], [], 0.0)
         return bool(found)
 
     def owner_gone(self, owner: AsyncOwner) -> None:
         """A caller has gone: what it had called for and was not started is of no use."""
-        self._mailbox.take(lambda item: item[0] is owner)
+        self._take(lambda item: item[0] is owner)
+
+    def _take(self, wanted: Callable[[Item], bool]) -> list[Item]:
+        """Take out what waits and is *wanted*."""
+        taken = self._mailbox.take(wanted)
+        self._waiting.difference_update([(owner, call.number) for owner, call in taken])
+        return taken
 
     # --- the end -------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         """The actor ends by its own wish: what runs is finished, what waits too if it is patient."""
         if not self._hosting.patient:
-            for owner, call in self._mailbox.take(lambda item: True):
+            for owner, call in self._take(lambda item: True):
                 owner.connection.push([m.HANDBACK, [call.number], m.LEAVING])
                 owner.connection.flush()
         running = any(owner.running for owner in self._owners.values())

@@ -399,7 +399,7 @@ class Runner:
             return [call.number, m.CANCELLED, None]
         status = m.ERROR
         if call.function.constructs:
-            self.hosting_of(call).not_made()
+            self.hosting_of(call).not_made(call)
         try:
             if call.function.is_retriable(error):
                 status = m.ERROR_RETRY
@@ -414,7 +414,7 @@ class Runner:
     def refused(self, call: Call, error: BaseException) -> list[Any]:
         """The row for a call whose arguments or function could not be had."""
         if call.function.constructs:
-            self.hosting_of(call).not_made()
+            self.hosting_of(call).not_made(call)
         if isinstance(error, RayTaskError):
             return [call.number, m.ERROR, self._sent(call, encode_passing(error), [])]
         return self.failed(call, error)

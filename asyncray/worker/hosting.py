@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..actor_shape import STOP_HOOKS, ActorShape
 from ..exceptions import ActorDiedError, ProtocolError
+from ..wire.values import check_addresses
 from .functions import Function, _option
 
 if TYPE_CHECKING:
@@ -72,15 +73,30 @@ class Hosting:
         Raises:
             ProtocolError: when it is one already, or the call does not say what it is to be.
         """
-        told = call.extras.get("actor")
-        if self.shape is not None or type(told) is not dict:
-            raise ProtocolError("this worker cannot become an actor by such a call")
-        where, self.restarts, name = told["where"], told["life"], told["name"]
-        self.shape = ActorShape.from_wire(told["shape"])
-        self.address = (where[0], where[1], where[2])
+        self.check(call)
+        told = call.extras["actor"]
+        name = told["name"]
+        self.shape, self.restarts = ActorShape.from_wire(told["shape"]), told["life"]
+        (self.address,) = check_addresses([told["where"]])
         self.name = None if name is None else (name[0], name[1])
         self.owner = call.owner
         self.resources.update(call.function.resources)
+
+    def check(self, call: Call) -> None:
+        """Check a constructor that has come.
+
+        Raises:
+            ProtocolError: when this worker is an actor, or the call does not say what it is to be.
+        """
+        told = call.extras.get("actor")
+        if self.shape is not None or type(told) is not dict:
+            raise ProtocolError("this worker cannot become an actor by such a call")
+        name = told.get("name")
+        named = isinstance(name, (list, tuple)) and [type(part) for part in name] == [str, str]
+        if type(told.get("life")) is not int or not (name is None or named) or "name" not in told:
+            raise ProtocolError("an actor cannot be made like that")
+        check_addresses([told.get("where")])
+        ActorShape.from_wire(told.get("shape"))
 
     def is_threaded(self, call: Call) -> bool:
         """Whether a call of an actor that runs several at a time is for a thread, and not for the loop."""
@@ -93,9 +109,10 @@ class Hosting:
         """The constructor has returned."""
         self.instance = instance
 
-    def not_made(self) -> None:
-        """The constructor has raised: nothing more runs here."""
-        self.leaving = "its constructor raised"
+    def not_made(self, call: Call) -> None:
+        """The constructor has raised: nothing more runs here. One of another process does nothing to us."""
+        if self.owner in (b"", call.owner):
+            self.leaving = "its constructor raised"
 
     def leave(self, reason: str, *, patient: bool = False) -> None:
         """The actor ends by its own wish, after the calls that run."""

@@ -101,6 +101,10 @@ class HostedLights:
             ProtocolError: when it does not say which actor it is for.
         """
         key = _key(call)
+        if call.number < 0:  # those are our own, see _dismiss
+            raise ProtocolError(f"a call cannot have the number {call.number}")
+        if (owner, call.number) in self._waiting:  # it was repeated
+            return
         if call.owner == self._session.identity.process_id and type(call.arguments) is list:
             call.arguments = handed_over(call.arguments)
         if isinstance(call.function, LightConstructor):

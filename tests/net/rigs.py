@@ -21,6 +21,7 @@ from asyncray.runtime_env import NO_RUNTIME_ENV
 from asyncray.state.staff import PoolKey, Worker
 from asyncray.state.tasks import DONE
 from asyncray.wire import messages as m
+from asyncray.wire.frames import FrameEncoder
 from asyncray.wire.handshake import Credentials, Identity, check_refusal
 from asyncray.worker.async_mode import AsyncWorker
 from asyncray.worker.ending import Ending
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 OURS = Identity(b"o" * 16, "ours", 1)
 PEER = Identity(b"q" * 16, "peer", 3)
 UNITS = 10_000
+#: Lengths of extents are multiples of this.
+PAGE = 4096
+#: What is said must be fit to travel.
+_ENCODER = FrameEncoder(1 << 20)
 
 
 class Wire:
@@ -63,6 +68,7 @@ class Wire:
             self.close(error)
 
     def push(self, message: list[Any], buffers: Sequence[Any] = ()) -> None:
+        _ENCODER.encode(message, buffers)
         self.sent.append(message)
 
     send = push
@@ -112,6 +118,8 @@ class Spawner:
 
     def kill(self, process: WorkerProcess, kind: str, text: str) -> None:
         if self.processes.pop(process.worker.number, None) is not None:
+            process.connection.on_close = lambda connection, error: None
+            process.connection.close()
             self._on_died(process, kind, text)
 
     async def stop(self) -> None: ...
@@ -129,6 +137,7 @@ class NodeRig:
             driver_process_id=OURS.process_id,
             resources={"CPU": 2 * UNITS, "GPU": UNITS},
             gpus=["0"],
+            store_bytes=1 << 20,
         )
 
         def make_pool(logs: LogHub, on_connected: OnConnected, on_died: OnDied) -> Spawner:
@@ -186,7 +195,9 @@ class SessionRig:
         return [task.story() for task in tasks if task.state == DONE or task not in held]
 
 
-def new_session(loop: asyncio.AbstractEventLoop, control: Wire, network: Wires, scope: Any = None) -> Session:
+def new_session(
+    loop: asyncio.AbstractEventLoop, control: Wire, network: Wires, scope: Any = None, arena: Any = None
+) -> Session:
     """A session that talks to nobody."""
     surroundings = Surroundings(
         config=Config(),
@@ -198,6 +209,7 @@ def new_session(loop: asyncio.AbstractEventLoop, control: Wire, network: Wires, 
         clock=loop.time,
         wake=lambda: None,
         environment=NO_RUNTIME_ENV,
+        arena=arena,
     )
     return Session(surroundings, scope or WorkerScope())
 
@@ -260,19 +272,27 @@ def loop_of_a_process() -> Iterator[asyncio.AbstractEventLoop]:
     """An event loop for a rig, in a process of its own as far as asyncray knows."""
     token = enter(Process())
     loop = asyncio.SelectorEventLoop()
+    wrong: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: wrong.append(context))
     try:
         yield loop
     finally:
-        loop.run_until_complete(end_tasks())
+        raised = loop.run_until_complete(end_tasks())
         loop.close()
         leave(token)
+    raised += [context.get("exception") or AssertionError(context["message"]) for context in wrong]
+    for error in raised:
+        raise error
 
 
-async def end_tasks() -> None:
-    """Let everything that runs on the loop end."""
+async def end_tasks() -> list[BaseException]:
+    """Let everything that runs on the loop end; returns what it has raised."""
+    raised: list[BaseException] = []
     for _ in range(3):
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        ends = await asyncio.gather(*others, return_exceptions=True)
+        raised += [error for error in ends if isinstance(error, Exception)]
         await asyncio.sleep(0)
+    return raised

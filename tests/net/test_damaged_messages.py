@@ -7,120 +7,16 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from asyncray.client import actors
 from asyncray.exceptions import ProtocolError
+from asyncray.state.actors import ALIVE
 from asyncray.wire import messages as m
-from tests.net.rigs import PEER, UNITS, AsyncRig, NodeRig, SessionRig, SyncRig, Wire, loop_of_a_process
+from tests.net.actor_rigs import SHAPE, ActorsRig, HostRig, Plain, generator
+from tests.net.damage import PEERS, TO_DRIVER, TO_HOST, TO_NODE, TO_OWNER, TO_WORKER, said_on
+from tests.net.rigs import PAGE, PEER, UNITS, AsyncRig, NodeRig, SessionRig, SyncRig, Wire, loop_of_a_process
 
-SETTINGS = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
-
-# --- anything, and what is almost right ---------------------------------------------------------------------
-
-NUMBERS = st.integers(-2, 9) | st.sampled_from([2**31, 2**63 - 1, 2**64 - 1, -(2**63)])
-ATOMS = st.none() | st.booleans() | NUMBERS | st.floats() | st.text(max_size=3) | st.binary(max_size=3)
-ANYTHING = st.recursive(
-    ATOMS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=6,
-)
-PROCESSES = st.sampled_from([b"", b"o" * 16, PEER.process_id, b"w" * 16, b"0000000000000001", b"x"])
-ADDRESSES = st.tuples(PROCESSES, st.sampled_from(["", "peer"]), NUMBERS).map(list) | ANYTHING
-PICKLED: list[Any] = [1, ([], {}), ([1], {}), ValueError("x"), (1, 2, 3)]
-PICKLES = st.sampled_from(
-    [
-        b"",
-        b"junk",
-        *(pickle.dumps(value, 5) for value in PICKLED),
-    ]
-)
-PAYLOADS = (
-    ANYTHING | PICKLES | st.tuples(PICKLES, st.integers(-1, 2), st.lists(ADDRESSES, max_size=2)).map(list)
-)
-ARGUMENTS = ANYTHING | PAYLOADS | PAYLOADS.map(lambda payload: [payload])
-PLACES = st.lists(
-    st.tuples(st.integers(-3, 3) | st.text(max_size=2) | ANYTHING, PAYLOADS | ARGUMENTS).map(list), max_size=2
-)
-EXTRAS = ANYTHING | st.dictionaries(st.text(max_size=3), ANYTHING, max_size=2)
-ROWS = {
-    "TASKS": st.tuples(NUMBERS, st.integers(1, 3) | ANYTHING, ARGUMENTS, PLACES | ANYTHING, EXTRAS),
-    "RESULTS": st.tuples(NUMBERS, st.integers(0, 6) | ANYTHING, PAYLOADS | st.lists(PAYLOADS, max_size=3)),
-    "VALUES": st.tuples(NUMBERS, st.integers(0, 6) | ANYTHING, PAYLOADS),
-}
-OPTIONS = st.fixed_dictionaries(
-    {},
-    optional={
-        "returns": st.integers(0, 2) | ANYTHING,
-        "max_calls": st.integers(0, 2) | ANYTHING,
-        "retry": st.booleans() | PICKLES | ANYTHING,
-        "resources": st.dictionaries(st.text(max_size=3), st.floats(), max_size=2) | ANYTHING,
-        "refs": st.lists(ADDRESSES, max_size=2) | ANYTHING,
-        "name": st.text(max_size=3) | ANYTHING,
-    },
-)
-UNITS_BY_NAME = st.dictionaries(
-    st.sampled_from(["CPU", "GPU", "x"]),
-    st.sampled_from([0, 1, UNITS, 2 * UNITS, 15_000, -1]) | ATOMS,
-    max_size=2,
-)
-DESCRIPTIONS = st.tuples(
-    st.sampled_from(["sync", "async", "other"]) | ANYTHING,
-    UNITS_BY_NAME | ANYTHING,
-    st.sampled_from([b"", b"\x80", b"\xc1", b"\x81\xa8env_vars\x90"]) | ANYTHING,
-    st.booleans() | ANYTHING,
-).map(list)
-FIELDS: dict[Any, st.SearchStrategy[Any]] = {
-    int: NUMBERS,
-    str: st.sampled_from(["", "worker", "runtime_env: bad", "available_resources", "stdout"]),
-    bytes: PROCESSES | PICKLES,
-    bool: st.booleans(),
-    dict: OPTIONS | st.dictionaries(st.text(max_size=3), ANYTHING, max_size=2),
-    list: DESCRIPTIONS | st.lists(NUMBERS | ANYTHING, max_size=3),
-    object: ANYTHING,
-    m._NUMBER: st.floats(0, 10) | NUMBERS,
-    m._SIGNED: st.floats() | NUMBERS,
-    m._SIGNED_OR_NONE: st.floats() | NUMBERS | st.none(),
-    (list, type(None)): DESCRIPTIONS | st.none(),
-    (bytes, type(None)): PICKLES | st.none(),
-}
-
-
-def lists_of(name: str) -> st.SearchStrategy[Any]:
-    """Rows as the message has them, and others."""
-    rows = ROWS[name].map(list) if name in ROWS else NUMBERS
-    return (
-        st.lists(rows | ANYTHING, max_size=3)
-        if name not in ROWS
-        else st.lists(rows, max_size=3) | FIELDS[list]
-    )
-
-
-def message_of(number: int) -> st.SearchStrategy[list[Any]]:
-    """A message with fields of the right types."""
-    name, types = m.SCHEMAS[number]
-    fields = [lists_of(name) if kind is list else FIELDS[kind] for kind in types]
-    return st.tuples(st.just(number), *fields).map(list)
-
-
-WELL_TYPED = st.sampled_from(sorted(m.SCHEMAS)).flatmap(message_of)
-MESSAGES = (
-    WELL_TYPED | st.tuples(st.integers(-1, 80)).map(list) | st.lists(ANYTHING).map(lambda rest: [3, *rest])
-)
-PEERS = [m.GET, m.VALUES, m.BORROW, m.BORROWED, m.RELEASE, m.UNPIN, m.CANCEL_OBJECT, m.RECALL, m.CANCEL]
-TO_NODE = [m.WANT, m.RANK, m.RETURN, m.KILL, m.BLOCKED, m.KEEP, m.ASK, m.LOGGED, m.REGISTER, m.BROKEN]
-TO_DRIVER = [m.GRANT, m.LOST, m.WANTED, m.DENIED, m.ANSWER]
-TO_WORKER = [m.DESCRIBE, m.TASKS, m.FORGET]
-
-
-def said_on(*expected: list[int]) -> st.SearchStrategy[Any]:
-    """Things to say, each on one of several connections: mostly a message that is expected there."""
-
-    def on(which: int) -> st.SearchStrategy[Any]:
-        message = st.sampled_from(expected[which]).flatmap(message_of)
-        buffers = st.lists(st.binary(max_size=3), max_size=2)
-        return st.tuples(st.just(which), message | message | message | MESSAGES, buffers, st.booleans())
-
-    return st.lists(st.integers(0, len(expected) - 1).flatmap(on), max_size=12)
+SETTINGS = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 
 def say(connections: list[Wire], said: tuple[int, list[Any], list[bytes], bool]) -> None:
@@ -157,7 +53,7 @@ def test_a_node_lives_through_anything_and_keeps_its_books(said: list[Any]) -> N
 
 
 @SETTINGS
-@given(said_on(TO_DRIVER, [m.RESULTS, m.HANDBACK], PEERS))
+@given(said_on(TO_DRIVER, TO_OWNER, PEERS))
 def test_a_driver_lives_through_anything_and_loses_no_task(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = SessionRig(loop)
@@ -177,12 +73,24 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+def describe_all(owner: Wire, function: Any) -> None:
+    """Tell a worker of a function, an actor's class, a method of it, and a generator."""
+    owner.arrive([m.DESCRIBE, 1, b"", pickle.dumps(function), {"resources": {}}])
+    owner.arrive([m.DESCRIBE, 2, b"", pickle.dumps(Plain), {"constructs": True}])
+    owner.arrive([m.DESCRIBE, 3, b"", b"", {"method": "m"}])
+    owner.arrive([m.DESCRIBE, 4, b"", pickle.dumps(generator), {"stream": 2}])
+
+
+async def coroutine(*args: Any) -> Any:
+    return args
+
+
 @SETTINGS
 @given(said_on(TO_WORKER, PEERS))
 def test_an_async_worker_lives_through_anything(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = AsyncRig(loop)
-        rig.owner.arrive([m.DESCRIBE, 1, b"", pickle.dumps(coroutine), {"resources": {}}])
+        describe_all(rig.owner, coroutine)
         for one in said:
             say(rig.connections(), one)
             loop.run_until_complete(turns())
@@ -194,7 +102,7 @@ def test_an_async_worker_lives_through_anything(said: list[Any]) -> None:
 def test_a_sync_worker_lives_through_anything(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = SyncRig(loop)
-        rig.owner.arrive([m.DESCRIBE, 1, b"", pickle.dumps(str), {"resources": {}}])
+        describe_all(rig.owner, str)
         for one in said:
             say(rig.connections(), one)
             loop.run_until_complete(turns())
@@ -202,8 +110,31 @@ def test_a_sync_worker_lives_through_anything(said: list[Any]) -> None:
         rig.session.close()
 
 
-async def coroutine(*args: Any) -> Any:
-    return args
+@SETTINGS
+@given(said_on(TO_DRIVER, TO_OWNER, TO_OWNER, PEERS))
+def test_an_owner_of_actors_lives_through_anything_and_loses_no_call(said: list[Any]) -> None:
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        for one in said:
+            say(rig.connections(), one)
+            loop.run_until_complete(turns())
+            assert rig.unreachable() == []
+        rig.session.close()
+        loop.run_until_complete(turns())
+        assert all(ref.done() for ref in rig.refs)
+
+
+@SETTINGS
+@given(said_on(TO_HOST, TO_HOST, PEERS))
+def test_a_host_of_light_actors_lives_through_anything_and_keeps_its_books(said: list[Any]) -> None:
+    with loop_of_a_process() as loop:
+        rig = HostRig(loop)
+        for one in said:
+            say(rig.connections(), one)
+            loop.run_until_complete(turns())
+        rig.end()
+        loop.run_until_complete(turns())
+        assert rig.left() == []
 
 
 # --- those that once did harm ---------------------------------------------------------------------------
@@ -276,3 +207,173 @@ def test_a_worker_cannot_speak_for_the_driver(message: list[Any]) -> None:
         worker.arrive(message)
         assert str(worker.error) == "a worker sends what only a driver may"
         assert len(rig.node.pool.processes) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ([m.ACTOR_LEAVES, "bye"], "says that it is an actor"),
+        ([m.HANDBACK, [14], m.RECALLED], "hands calls back"),
+        ([m.LIGHT_GONE, [9], False], "turned away a light actor that was to be made"),
+        ([m.LIGHT_ENDED, [[6, "x", "why"]]], "told by its number, its life and a reason"),
+        ([m.LIGHT_ENDED, [[6, 0, 7]]], "told by its number, its life and a reason"),
+        ([m.LIGHT_ENDED, []], "answers what it was not told"),
+        ([m.LIGHT_GONE, [], False], "answers what it was not asked"),
+    ],
+)
+def test_a_host_that_says_what_cannot_be_loses_its_connection_and_no_call(
+    message: list[Any], why: str
+) -> None:
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        rig.of_host.arrive(message)
+        loop.run_until_complete(turns())
+        assert why in str(rig.of_host.error)
+        assert rig.unreachable() == []
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ([m.HOST_AT, b"", 0, "there", b"x" * 16, 7], "of which it was not asked"),
+        ([m.HOST_AT, b"", 7, "there", b"x" * 16, 7], "of which it was not asked"),
+        ([m.HOST_DENIED, b"", 0, "no"], "of which it was not asked"),
+        ([m.HOST_DENIED, b"", 7, "no"], "of which it was not asked"),
+        ([m.HOST_LOST, b"", "died", "why"], "and not which"),
+        ([m.GRANT, 1, 9, "there", b"h" * 16, 7], "was said to be another one"),
+        ([m.EXTENTS, 1, [[0, 2 * PAGE << 20]]], "no part of a store"),
+        ([m.EXTENTS, 1, [[-PAGE, PAGE]]], "no part of a store"),
+        ([m.EXTENTS, 1, [[0, PAGE], [0, PAGE]]], "grants a part of the store twice"),
+    ],
+)
+def test_a_node_that_says_what_cannot_be_ends_the_session(message: list[Any], why: str) -> None:
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        rig.control.arrive(message)
+        assert why in str(rig.control.error)
+        assert all(ref.done() for ref in rig.refs)
+
+
+@pytest.mark.parametrize("state", [[], {}, 1.5, "ALIVE", 9])
+def test_a_light_actor_is_in_a_state_that_there_is(state: Any) -> None:
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        rig.peer.arrive([m.LIGHT_AT, [[5, state, None]]])
+        assert str(rig.peer.error) == "a light actor cannot stand like that"
+        assert rig.unreachable() == []
+
+
+def test_an_actor_is_not_where_another_one_is() -> None:
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        rig.peer.arrive([m.ACTOR_AT, 6, 1, ALIVE, "there", b"w" * 16, 7, None])
+        assert "was said to be another one" in str(rig.peer.error)
+        assert rig.unreachable() == []
+
+
+def test_calls_that_wait_when_the_connection_with_the_actors_owner_breaks_are_asked_for_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(actors, "_CONNECT_AGAIN_S", 0.0)
+    with loop_of_a_process() as loop:
+        rig = ActorsRig(loop)
+        assert [m.ACTOR_WHERE, 6] in rig.peer.sent
+        rig.peer.arrive([m.ACTOR_AT, 6, 1, 99, "", b"", 0, None])
+        assert rig.peer.error is not None
+        loop.run_until_complete(turns())
+        assert [m.ACTOR_WHERE, 6] in rig.network.made[-1].sent
+
+
+@pytest.mark.parametrize("kind", [m.ACTOR_WHERE, m.LIGHT_WHERE])
+def test_a_task_that_has_failed_is_no_actor_of_which_somebody_can_ask(kind: int) -> None:
+    with loop_of_a_process() as loop:
+        rig = SessionRig(loop)
+        failure = [pickle.dumps(ValueError("x")), 0, [[PEER.process_id, "peer", 9]]]
+        rig.link.arrive([m.RESULTS, [[1, m.ERROR, failure]], 0.0])
+        rig.peer.arrive([m.ACTOR_WHERE, 1] if kind == m.ACTOR_WHERE else [m.LIGHT_WHERE, [1], b""])
+        answer = rig.peer.sent[-1]
+        assert rig.peer.error is None
+        assert answer[0] == kind + 1
+
+
+@pytest.mark.parametrize(
+    "extras",
+    [
+        None,
+        {"actor": {"where": [b"q" * 16, "peer", 1], "life": 0, "name": None}},
+        {"actor": {"shape": SHAPE.to_wire(), "where": [b"q" * 16], "life": 0, "name": None}},
+        {"actor": {"shape": SHAPE.to_wire(), "where": [b"q" * 16, "peer", 1], "life": "0", "name": None}},
+        {"actor": {"shape": SHAPE.to_wire(), "where": [b"q" * 16, "peer", 1], "life": 0, "name": ["a"]}},
+    ],
+)
+def test_a_constructor_that_does_not_say_which_actor_makes_none(extras: Any) -> None:
+    with loop_of_a_process() as loop:
+        rig = AsyncRig(loop)
+        describe_all(rig.owner, coroutine)
+        rig.owner.arrive([m.TASKS, [[1, 2, None, None, extras]]])
+        assert isinstance(rig.owner.error, ProtocolError)
+        loop.run_until_complete(turns())
+        assert rig.session.hosting.shape is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ["A", {}, True, 0, {}],
+        ["A", {}, True, 1, {"io": "many"}],
+        ["A", {}, True, 1, {"io": 0}],
+        ["A", {}, True, 1, {2: 2}],
+        ["A", {"m": 3}, True, 1, {}],
+        ["A", {}, True, True, {}],
+    ],
+)
+def test_a_class_with_impossible_groups_is_not_taken(shape: Any) -> None:
+    with loop_of_a_process() as loop:
+        rig = HostRig(loop)
+        rig.owner.arrive([m.DESCRIBE, 9, b"", pickle.dumps(Plain), {"light": shape}])
+        assert isinstance(rig.owner.error, ProtocolError)
+
+
+def test_a_call_that_waits_at_its_light_actor_is_not_taken_twice() -> None:
+    with loop_of_a_process() as loop:
+        rig = HostRig(loop)
+        for light in (1, 2):  # the first is busy: what comes waits
+            rig.owner.arrive([m.TASKS, [[8, 3, None, None, {"light": light}]]])
+        for number in (3, 4, 5, 8):
+            loop.run_until_complete(turns())
+            rig.peer.arrive([m.CANCEL, number, False, True])
+        loop.run_until_complete(turns())
+        rows = [row[0] for message in rig.owner.sent if message[0] == m.RESULTS for row in message[1]]
+        assert rows.count(8) == 1
+
+
+def test_the_numbers_that_a_host_gives_itself_are_not_for_callers() -> None:
+    with loop_of_a_process() as loop:
+        rig = HostRig(loop)
+        rig.owner.arrive([m.TASKS, [[-1, 3, None, None, {"light": 2}]]])
+        assert str(rig.owner.error) == "a call cannot have the number -1"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        [m.NEED, 1, 0, 1],
+        [m.NEED, 1, PAGE, 0],
+        [m.NEED, 1, PAGE, 2**63],
+        [m.TOLD, 1, []],
+        [m.TOLD, 1, ["x"]],
+        [m.TOLD, 1, [1, [b"id", 3, "store", 1, [7], ""]]],
+        [m.TOLD, 1, [0, [b"id", 3, "store", 1, [], ""]]],
+        [m.HOST_WANTED, b"\xc1", 0],
+        [m.HOST_WANTED, b"", -1],
+    ],
+)
+def test_a_worker_that_asks_for_what_cannot_be_leaves_no_trace_in_the_books(message: list[Any]) -> None:
+    with loop_of_a_process() as loop:
+        rig = NodeRig(loop)
+        rig.register_all()
+        worker = rig.connections()[1]
+        worker.arrive(message)
+        assert isinstance(worker.error, ProtocolError)
+        assert rig.node.hosts._hosts == {}
+        assert rig.node.grants.usage().taken == 0
