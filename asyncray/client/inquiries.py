@@ -13,7 +13,7 @@ from ..exceptions import ProtocolError
 from ..state.accounts import DIED
 from ..state.inquiry import NODE, Findings, Question, Silent
 from ..wire import messages as m
-from ..wire.answers import check_answer, check_calls
+from ..wire.answers import check_answer, check_calls, check_waiting
 from ..wire.handshake import Identity
 from . import facts
 from .deadlocks import Deadlocks
@@ -234,5 +234,11 @@ class _Take:
 
 
 def _plain(said: Any) -> Any:
-    """What the node says, or that it is gone."""
-    return Silent(DIED) if isinstance(said, Exception) or "error" in said else said
+    """What the node says, or that it is gone.
+
+    Raises:
+        ProtocolError: when it says neither.
+    """
+    if isinstance(said, Exception) or (type(said) is dict and "error" in said):
+        return Silent(DIED)
+    return check_waiting(said)

@@ -27,12 +27,17 @@ class Questions:
         """The node has answered. On the loop.
 
         Raises:
-            ProtocolError: when nobody asked.
+            ProtocolError: when nobody asked, or that is no answer.
         """
         callback = self._asked.pop(number, None)
         if callback is None:
             raise ProtocolError("the node answered a question that nobody asked")
-        callback(answer)
+        try:
+            callback(answer)
+        except ProtocolError:
+            # The connection ends with that: who asked hears of it.
+            self._asked[number] = callback
+            raise
 
     def fail(self, error: Exception) -> None:
         """Nothing will be answered any more."""

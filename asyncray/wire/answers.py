@@ -36,6 +36,13 @@ _CALL: Final[dict[str, Any]] = {
     "unread": (int, type(None)),
 }
 _WAIT: Final[dict[str, Any]] = {"number": int, "for_s": _NUMBER, "count": int, "need": int, "for": list}
+#: The rows of what a node says, see state.scheduling_report.
+_WAITING: Final[dict[str, list[type]]] = {
+    "holders": [bytes, int, str, dict],
+    "demands": [bytes, int, str, int, dict],
+    "starting": [bytes, int, bool],
+    "processes": [bytes, str, int],
+}
 #: A row about an object, see client.inventory.
 _INVENTORY: Final = [bytes, int, str, int, list, str]
 
@@ -59,6 +66,25 @@ def check_answer(what: str, answer: Any) -> Any:
             _check_addresses(wait["for"])
     for fact in answer["objects"] if what == "survey" else ():
         _check_object(fact)
+    return answer
+
+
+def check_waiting(answer: Any) -> Any:
+    """Return what a node says of its resources and processes, when that is well formed.
+
+    Raises:
+        ProtocolError: when it is not.
+    """
+    _check(answer, {"total": dict, "free": dict, "full": bool, **dict.fromkeys(_WAITING, list)})
+    units = [answer["total"], answer["free"]]
+    for name, kinds in _WAITING.items():
+        for row in answer[name]:
+            if type(row) is not list or [type(part) for part in row] != kinds:
+                raise ProtocolError(f"a row of a node's {name!r} cannot be like that")
+            units += [part for part in row if type(part) is dict]
+    pairs = [pair for amounts in units for pair in amounts.items()]
+    if not all(type(name) is str and type(amount) is int for name, amount in pairs):
+        raise ProtocolError("resources are whole units by name")
     return answer
 
 

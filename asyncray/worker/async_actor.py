@@ -73,6 +73,8 @@ class AsyncActor:
             ProtocolError: when it is to make an actor, and there is one, or it does not say which.
         """
         hosting = self._hosting
+        if self._waiting and (owner, call.number) in self._waiting:  # it was repeated
+            return
         if hosting.leaving:
             owner.connection.send([m.HANDBACK, [call.number], m.LEAVING])
         elif self._starts_now(owner, call):
@@ -84,8 +86,6 @@ class AsyncActor:
             if function.constructs:
                 self._hosting.check(call)
             return True
-        if (owner, call.number) in self._waiting:  # it was repeated
-            return False
         admitted = self._mailbox.admit((owner, call), self._group(call))
         if not admitted:
             self._waiting.add((owner, call.number))

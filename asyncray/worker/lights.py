@@ -312,6 +312,8 @@ class HostedLights:
             self._stray(owner, call, begun=False)
 
     def _stray(self, owner: AsyncOwner, call: Call, *, begun: bool) -> None:
+        if owner.connection.closed:  # its caller is gone, and was not among those that wait
+            return
         key = _key(call)
         if key[0] != call.owner:  # an owner's calls come behind the constructor
             self._turned[owner, key] = None

@@ -13,7 +13,17 @@ from asyncray.exceptions import ProtocolError
 from asyncray.state.actors import ALIVE
 from asyncray.wire import messages as m
 from tests.net.actor_rigs import SHAPE, ActorsRig, HostRig, Plain, generator
-from tests.net.damage import PEERS, TO_DRIVER, TO_HOST, TO_NODE, TO_OWNER, TO_WORKER, said_on
+from tests.net.damage import (
+    FROM_HOST,
+    FROM_WORKER,
+    PEERS,
+    TO_DRIVER,
+    TO_HOST,
+    TO_NODE,
+    TO_WORKER,
+    WORKERS_PEERS,
+    said_on,
+)
 from tests.net.rigs import PAGE, PEER, UNITS, AsyncRig, NodeRig, SessionRig, SyncRig, Wire, loop_of_a_process
 
 SETTINGS = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -53,7 +63,7 @@ def test_a_node_lives_through_anything_and_keeps_its_books(said: list[Any]) -> N
 
 
 @SETTINGS
-@given(said_on(TO_DRIVER, TO_OWNER, PEERS))
+@given(said_on(TO_DRIVER, FROM_WORKER, PEERS))
 def test_a_driver_lives_through_anything_and_loses_no_task(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = SessionRig(loop)
@@ -86,7 +96,7 @@ async def coroutine(*args: Any) -> Any:
 
 
 @SETTINGS
-@given(said_on(TO_WORKER, PEERS))
+@given(said_on(TO_WORKER, WORKERS_PEERS))
 def test_an_async_worker_lives_through_anything(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = AsyncRig(loop)
@@ -98,7 +108,7 @@ def test_an_async_worker_lives_through_anything(said: list[Any]) -> None:
 
 
 @SETTINGS
-@given(said_on(TO_WORKER, PEERS))
+@given(said_on(TO_WORKER, WORKERS_PEERS))
 def test_a_sync_worker_lives_through_anything(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = SyncRig(loop)
@@ -111,7 +121,7 @@ def test_a_sync_worker_lives_through_anything(said: list[Any]) -> None:
 
 
 @SETTINGS
-@given(said_on(TO_DRIVER, TO_OWNER, TO_OWNER, PEERS))
+@given(said_on(TO_DRIVER, FROM_WORKER, FROM_HOST, PEERS))
 def test_an_owner_of_actors_lives_through_anything_and_loses_no_call(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = ActorsRig(loop)
@@ -125,7 +135,7 @@ def test_an_owner_of_actors_lives_through_anything_and_loses_no_call(said: list[
 
 
 @SETTINGS
-@given(said_on(TO_HOST, TO_HOST, PEERS))
+@given(said_on(TO_HOST, TO_HOST, WORKERS_PEERS))
 def test_a_host_of_light_actors_lives_through_anything_and_keeps_its_books(said: list[Any]) -> None:
     with loop_of_a_process() as loop:
         rig = HostRig(loop)
@@ -377,3 +387,27 @@ def test_a_worker_that_asks_for_what_cannot_be_leaves_no_trace_in_the_books(mess
         assert isinstance(worker.error, ProtocolError)
         assert rig.node.hosts._hosts == {}
         assert rig.node.grants.usage().taken == 0
+
+
+def test_a_call_that_waits_at_its_actor_is_not_taken_twice() -> None:
+    with loop_of_a_process() as loop:
+        rig = AsyncRig(loop)
+        describe_all(rig.owner, coroutine)
+        rig.owner.arrive([m.TASKS, [[1, 3, None, None, None], [1, 1, None, None, None]]])
+        loop.run_until_complete(turns())
+        made = {"shape": ["Plain", {}, True, 2, {}], "where": [PEER.process_id, "peer", 1], "life": 0}
+        rig.owner.arrive([m.TASKS, [[2, 2, None, None, {"actor": {**made, "name": None}}]]])
+        loop.run_until_complete(turns())
+        rows = [row[0] for message in rig.owner.sent if message[0] == m.RESULTS for row in message[1]]
+        assert sorted(rows) == [1, 2]
+
+
+@pytest.mark.parametrize("answer", [None, 1, b"x", {}, {"processes": []}, {"processes": [1]}])
+def test_a_node_that_answers_what_is_no_answer_ends_the_session(answer: Any) -> None:
+    with loop_of_a_process() as loop:
+        rig = SessionRig(loop)
+        rig.control.arrive([m.STALLED])
+        (asked,) = [message for message in rig.control.sent if message[0] == m.ASK]
+        rig.control.arrive([m.ANSWER, asked[1], answer])
+        assert isinstance(rig.control.error, ProtocolError)
+        assert all(ref.done() for ref in rig.refs)
