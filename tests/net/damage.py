@@ -58,6 +58,7 @@ SHAPES = (
         st.booleans(),
         st.integers(-1, 3) | NUMBERS,
         st.dictionaries(st.sampled_from(["io", "x"]) | ATOMS, st.integers(-1, 2) | ANYTHING, max_size=2),
+        PICKLES,
     ).map(list)
     | ANYTHING
 )
@@ -75,7 +76,7 @@ MADE = st.fixed_dictionaries(
     {
         "where": st.just([PEER.process_id, "peer", 1]),
         "shape": st.sampled_from(
-            [["A", {}, False, 1, {}], ["A", {}, True, 2, {"io": 1}], ["A", {}, False, 2, {}]]
+            [["A", {}, False, 1, {}, b""], ["A", {}, True, 2, {"io": 1}, b""], ["A", {}, False, 2, {}, b""]]
         ),
         "name": st.none(),
         "life": FEW,

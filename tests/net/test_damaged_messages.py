@@ -329,12 +329,12 @@ def test_a_constructor_that_does_not_say_which_actor_makes_none(extras: Any) -> 
 @pytest.mark.parametrize(
     "shape",
     [
-        ["A", {}, True, 0, {}],
-        ["A", {}, True, 1, {"io": "many"}],
-        ["A", {}, True, 1, {"io": 0}],
-        ["A", {}, True, 1, {2: 2}],
-        ["A", {"m": 3}, True, 1, {}],
-        ["A", {}, True, True, {}],
+        ["A", {}, True, 0, {}, b""],
+        ["A", {}, True, 1, {"io": "many"}, b""],
+        ["A", {}, True, 1, {"io": 0}, b""],
+        ["A", {}, True, 1, {2: 2}, b""],
+        ["A", {"m": 3}, True, 1, {}, b""],
+        ["A", {}, True, True, {}, b""],
     ],
 )
 def test_a_class_with_impossible_groups_is_not_taken(shape: Any) -> None:
@@ -395,7 +395,7 @@ def test_a_call_that_waits_at_its_actor_is_not_taken_twice() -> None:
         describe_all(rig.owner, coroutine)
         rig.owner.arrive([m.TASKS, [[1, 3, None, None, None], [1, 1, None, None, None]]])
         loop.run_until_complete(turns())
-        made = {"shape": ["Plain", {}, True, 2, {}], "where": [PEER.process_id, "peer", 1], "life": 0}
+        made = {"shape": ["Plain", {}, True, 2, {}, b""], "where": [PEER.process_id, "peer", 1], "life": 0}
         rig.owner.arrive([m.TASKS, [[2, 2, None, None, {"actor": {**made, "name": None}}]]])
         loop.run_until_complete(turns())
         rows = [row[0] for message in rig.owner.sent if message[0] == m.RESULTS for row in message[1]]
