@@ -253,7 +253,7 @@ class Lights:
             link = self._link(host)
         except OSError as error:  # no descriptor is left, and nothing tells when there is one again
             _log.warning("cannot connect to process %d, and will try again: %s", host.pid, error)
-            self.session.loop.call_later(_CONNECT_AGAIN_S, self._connect, calls, host)
+            self.session.loop.call_later(_CONNECT_AGAIN_S, self._connect_again, calls, host)
             return
         if link is None:  # it has just died: the node is about to say so
             return
@@ -263,6 +263,12 @@ class Lights:
             calls.lease = lease
             links = self.session.leases.pump(calls)
         flush_all(links)
+
+    def _connect_again(self, calls: HostCalls, host: Identity) -> None:
+        try:
+            self._connect(calls, host)
+        except ProtocolError as error:  # of a message that was handled long ago
+            self.session.control.close(error)
 
     def _link(self, host: Identity) -> WorkerLink | None:
         session = self.session
