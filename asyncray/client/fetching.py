@@ -138,8 +138,7 @@ class Fetching:
                 connection.push([m.VALUES, rows], buffers)
                 rows, buffers, gathered = [], [], 0
             before = len(buffers)
-            value = self._lent(connection, answer)
-            row = row_of(answer, value, buffers, config.largest_value_bytes)
+            row = self._row(connection, answer, buffers)
             if row is None:
                 self._answer_when_done(connection, answer.record, answer.limit)  # type: ignore[arg-type]
                 continue
@@ -150,15 +149,22 @@ class Fetching:
     def _is_on_disk(self, answer: Answer) -> bool:
         return not answer.limit and answer.record is not None and type(answer.record.value) is Spilled
 
-    def _lent(self, connection: Connection, answer: Answer) -> Any:
-        """The payload that is sent. Who is told where a value lies holds it from now on, until it lets go."""
-        if answer.record is None:
-            return None
-        with self._owner.lock:
-            payload = answer.record.value
-            if answer.tells_place(payload):
-                self._owner.objects.add_borrower(answer.number, connection.peer.process_id)
-        return payload
+    def _row(self, connection: Connection, answer: Answer, buffers: list[Buffer]) -> list[Any] | None:
+        """The row that answers; None when the value is being made again.
+
+        Who is told where a value lies holds it from now on, until it lets go. Both are one step: a value that
+        another thread finds lost in between would be told to nobody, and held for ever.
+        """
+        most, value = self._session.config.largest_value_bytes, None
+        if answer.record is not None:
+            with self._owner.lock:
+                value = answer.record.value
+                if type(value) is Stored:
+                    row = row_of(answer, value, buffers, most)
+                    if row is not None and row[1] == m.OK:
+                        self._owner.objects.add_borrower(answer.number, connection.peer.process_id)
+                    return row
+        return row_of(answer, value, buffers, most)
 
     def on_values(self, connection: Connection, rows: list[Any], buffers: list[memoryview]) -> None:
         """What we have asked for has come."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import ObjectFreedError, RaySystemError
 from ..state.objects import FAILED, FREED, PENDING, ObjectRecord
 from ..wire import messages as m
-from ..wire.stored import Stored
 from ..wire.values import to_wire, wire_bytes
 from .errors import encode_error
 from .spilling import Spilled
@@ -26,10 +25,6 @@ class Answer:
         self.number = record if isinstance(record, int) else record.number
         #: None iff the object is gone.
         self.record = None if isinstance(record, int) else record
-
-    def tells_place(self, value: Any) -> bool:
-        """Whether the asker hears where *value* lies: not if that, with its references, is too long."""
-        return type(value) is Stored and not (self.limit and wire_bytes(value) > self.limit)
 
 
 def row_of(answer: Answer, value: Any, buffers: list[Buffer], most: int) -> list[Any] | None:

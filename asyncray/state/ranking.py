@@ -83,9 +83,12 @@ def put(queue: TaskQueue, task: Task) -> TaskQueue:
 
 
 def put_back(queue: TaskQueue, task: Task) -> TaskQueue:
-    """Put a task back that was taken, before those of its rank; returns the queue to go on with."""
-    if type(queue) is deque and queue and task.rank > queue[0].rank:
-        queue = RankedQueue(queue)
+    """Put a task back that was taken, at the front where it has no rank; returns the queue to go on with."""
+    if type(queue) is deque and queue and task.rank:
+        first = queue[0]
+        # Of equal ones too: those that were taken together may come back one by one.
+        if (task.rank, task.number) > (first.rank, first.number):
+            queue = RankedQueue(queue)
     queue.appendleft(task)
     return queue
 

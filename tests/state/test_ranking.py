@@ -93,6 +93,11 @@ def test_what_is_put_back_may_be_the_first_that_is_out_of_order() -> None:
     assert taken(queue) == [5, 6, 4]
 
 
+def test_equals_that_come_back_one_by_one_go_in_the_order_of_their_submission() -> None:
+    queue = put_back(put_back(put_back(deque(), task_of(4)), task_of(6)), task_of(5))
+    assert taken(queue) == [4, 5, 6]
+
+
 @given(st.lists(st.tuples(PRIORITIES, TIMES), max_size=20))
 def test_a_ranked_queue_looks_like_a_deque(items: list[tuple[int, float]]) -> None:
     tasks = [task_of(number, *item) for number, item in enumerate(items)]
