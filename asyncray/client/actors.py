@@ -66,7 +66,6 @@ class Actors:
         #: By where the actor's life is: the owner's process id, and the number there.
         self._calls: WeakValueDictionary[tuple[bytes, int], ActorCalls] = WeakValueDictionary()
         self.farewells = Farewells(session)
-        self._has_keeper = False
         self.places_sent = PlacesSent()
         #: What waits for the last actors; None while the session does not end.
         self._last: _Last | None = None
@@ -169,8 +168,8 @@ class Actors:
 
     def on_keeper_wanted(self) -> None:
         """Somebody asks for the keeper of detached actors, and this is the driver."""
-        if not self._has_keeper:
-            self._has_keeper = True
+        # One that could not be placed is dead, and the next may find room.
+        if all(life._record.state == FAILED for life in self.session.kept):  # type: ignore[union-attr]
             from .keeper import make_keeper
 
             make_keeper(self.session)

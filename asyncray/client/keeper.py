@@ -47,6 +47,6 @@ def make_keeper(session: Session) -> None:
     address = session.references.address_of(life)
     session.actors.create(plan, shape, life)
     # It is held as long as the session lasts.
-    session.kept.append(life)
+    session.kept[:] = [life]
     claim = [namespace, name, address[2], encode_in_band((address, shape))[0]]
     session.questions.ask("claim_name", claim, lambda taken: None)
