@@ -169,7 +169,7 @@ class Actors:
     def on_keeper_wanted(self) -> None:
         """Somebody asks for the keeper of detached actors, and this is the driver."""
         # One that could not be placed is dead, and the next may find room.
-        if all(life._record.state == FAILED for life in self.session.kept):  # type: ignore[union-attr]
+        if all(life._record.state == FAILED for life in self.session.kept):
             from .keeper import make_keeper
 
             make_keeper(self.session)

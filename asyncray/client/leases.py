@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a timer may come early: by the loop's resolution, and by how sums of times are rounded.
 _EARLY_S: Final = 0.001
+#: Seconds until a lease is asked for again whose worker could not be reached for want of descriptors.
+_ASK_AGAIN_S: Final = 0.5
 
 
 class Leases:
@@ -56,6 +58,8 @@ class Leases:
         self._wanted = False
         self._watching = False
         self._sweeping = False
+        #: The classes that ask again soon, because they could not reach a worker.
+        self._unreached: set[SchedulingClass] = set()
 
     def group(
         self, key: Hashable, description: list[Any], *, concurrent: bool, depth: int
@@ -180,9 +184,22 @@ class Leases:
                 for task in group.empty():
                     why = f"the task {task.descriptor.name!r} cannot be sent to a worker: {error}"
                     self._owner.fail(task, RaySystemError(why))
+            elif group not in self._unreached:
+                self._unreached.add(group)
+                self._session.loop.call_later(_ASK_AGAIN_S, self._ask_again, group)
             links += self.pump(group)
         flush_all(links)
         self._session.deliver()
+
+    def _ask_again(self, group: SchedulingClass) -> None:
+        """There may be descriptors again, and what this class still had may be lost or busy for long."""
+        if self._session.failure is not None:
+            return
+        with self._owner.lock:
+            self._unreached.discard(group)
+            group.demanded = 0
+            links = self.pump(group)
+        flush_all(links)
 
     def _group_of(self, number: int) -> SchedulingClass:
         if not 0 <= number < len(self._by_number):

@@ -15,10 +15,12 @@ from asyncray.testing import SimulatedCluster, simulate
 FEWEST_WORKERS = 8
 
 
-@ray.remote
-class Kept:
+class _Kept:
     def number(self) -> int:
         return 7
+
+
+Kept: Any = ray.remote(_Kept)
 
 
 @ray.remote
@@ -26,7 +28,7 @@ def make_below(levels: int, name: str) -> int:
     """Make a detached actor, so many calls deeper."""
     if levels:
         return int(ray.get(make_below.remote(levels - 1, name)))
-    kept: Any = Kept.options(name=name, lifetime="detached", num_cpus=0).remote()
+    kept = Kept.options(name=name, lifetime="detached", num_cpus=0).remote()
     return int(ray.get(kept.number.remote()))
 
 
