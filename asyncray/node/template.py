@@ -103,8 +103,7 @@ class Template:
         warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
         failures = [text for text in map(_preload, preload) if text]
         if preload:
-            # What is still in its buffer would be lost: workers have streams of their own.
-            sys.stdout.flush()
+            _flush_output()
             gc.collect()
         self._run_worker = self._prepare()
         # What exists now is never collected, so that forked workers do not copy its pages to look at it.
@@ -260,6 +259,13 @@ def reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def _flush_output() -> None:
+    """Write what modules have printed; it would be lost, because workers have other streams."""
+    # Nobody may read it any more, and a module may have closed its stream, or taken it away.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
 
 
 def _preload(module: str) -> str:

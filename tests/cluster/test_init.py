@@ -408,6 +408,24 @@ class TestPreload:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert done.stdout.count("said at import") == 1
 
+    @pytest.mark.parametrize("does", ["print('said at import')", "sys.stdout.close()", "sys.stdout = None"])
+    def test_a_module_may_print_where_nobody_reads_and_close_its_output(
+        self, does: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "preloaded_talker.py").write_text(f"import sys; {does}\n")
+        program = (
+            f"import os, sys; sys.path.insert(0, {str(tmp_path)!r}); import asyncray as ray\n"
+            "ends = os.pipe()\n"
+            "os.close(ends[0]), os.dup2(ends[1], 1)  # as left behind by `| head`\n"
+            "with ray.init(num_cpus=1, preload=['preloaded_talker'], log_to_driver=False):\n"
+            "    print(ray.get(ray.remote(abs).remote(-7)), file=sys.stderr)\n"
+        )
+        environ = {name: text for name, text in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, env=environ, check=True
+        )
+        assert done.stderr == "7\n"
+
     def test_a_module_is_imported_once_before_workers_are_forked(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
