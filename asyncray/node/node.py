@@ -50,6 +50,8 @@ _MORE_AT_LAST_S: Final = 30.0
 _HOPELESS_AFTER_S: Final = 4.0
 #: Extents that a process may ask for at a time.
 _MOST_EXTENTS: Final = 4096
+#: Seconds after which the next demand is refused, where the end of the one before has let nobody go on.
+_REFUSE_NEXT_AFTER_S: Final = 1.0
 
 
 class Node:
@@ -368,6 +370,8 @@ class Node:
             self.pool.processes[worker.number].connection.send([m.RETIRE])
         for demand in plan.denials:
             self._deny(demand, self._ceiling(demand))
+            # Those that wait may all wait for another one, and then nothing else happens here.
+            self._loop.call_later(_REFUSE_NEXT_AFTER_S, self._schedule)
         for demand in plan.infeasible:
             self._warn(
                 f"the task {demand.name!r} needs {demand.resources.to_floats()}, and the node has "
