@@ -498,7 +498,11 @@ class Node:
         for worker in self.scheduler.surplus(keep, self._now(), self._config.worker_idle_s):
             self.scheduler.retiring(worker)
             self.pool.processes[worker.number].connection.send([m.RETIRE])
-        if self.scheduler.staff.count_idle() > keep:
+        staff = self.scheduler.staff
+        if staff.may_be_unneeded(self._now() - self._config.worker_idle_s):
+            # Nobody tells when what they own is let go, and somebody may wait for their places.
+            self._schedule()
+        if staff.count_idle() > keep or staff.count_needed():
             self._sweep_soon()
 
     # --- output and the end -------------------------------------------------------------------------------

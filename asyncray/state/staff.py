@@ -90,6 +90,19 @@ class Staff:
         worker.idle_since = None
         self._enter(worker)
 
+    def may_be_unneeded(self, since: float) -> bool:
+        """Count those that refused to end before *since* among the ones that may; whether there were any."""
+        idle = self.all_idle()
+        found = [worker for worker in idle if worker.needed and (worker.idle_since or 0.0) <= since]
+        for worker in found:
+            worker.needed = False
+            self._unneeded[worker.number] = worker
+        return bool(found)
+
+    def count_needed(self) -> int:
+        """How many idle ones have refused to end."""
+        return self.count_idle() - len(self._unneeded)
+
     def _enter(self, worker: Worker) -> None:
         if worker.state == IDLE:
             self._idle.setdefault(worker.pool, {})[worker.number] = worker
