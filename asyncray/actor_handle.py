@@ -7,6 +7,7 @@ are bound to the session at their first use, and to no other one: sessions share
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar, Unpack
 
 from .actor_shape import BUILT_IN, ActorShape, MethodShape
@@ -18,6 +19,7 @@ from .exceptions import (
 )
 from .ids import object_binary
 from .lifecycle import session_or_init
+from .parameters import signature_of
 from .process import current
 
 if TYPE_CHECKING:
@@ -245,6 +247,8 @@ def _describe(
         told["retry"] = wanted if isinstance(wanted, bool) else session.descriptors.pickled_classes(wanted)
     descriptor = session.descriptors.make_method(calls, name, told, () if life is None else (life,))
     descriptor.name = shape.title or descriptor.name
+    if shape.takes is not None:
+        descriptor.function = partial(signature_of, shape.takes)
     if streams:
         descriptor.stream = (told["stream"], shape.max_unread is None)
     descriptor.returns = 1 if streams else int(shape.returns)

@@ -17,6 +17,16 @@ def described(signature: inspect.Signature) -> str:
     )
 
 
+def signature_of(description: str) -> inspect.Signature:
+    """The signature that was described; what may be left out is None."""
+    parameters = []
+    for told in description.split():
+        default = None if told.endswith("=") else inspect.Parameter.empty
+        kind: Any = int(told[0])
+        parameters.append(inspect.Parameter(told[1:].removesuffix("="), kind, default=default))
+    return inspect.Signature(parameters)
+
+
 @lru_cache(maxsize=4096)
 def misfit(description: str, count: int, names: tuple[str, ...]) -> str:
     """What is wrong with arguments for the signature that was described; "" when nothing is.
@@ -26,13 +36,8 @@ def misfit(description: str, count: int, names: tuple[str, ...]) -> str:
         count: How many positional arguments there are.
         names: The keyword arguments'.
     """
-    parameters = []
-    for told in description.split():
-        default = None if told.endswith("=") else inspect.Parameter.empty
-        kind: Any = int(told[0])
-        parameters.append(inspect.Parameter(told[1:].removesuffix("="), kind, default=default))
     try:
-        inspect.Signature(parameters).bind(*[None] * count, **dict.fromkeys(names))
+        signature_of(description).bind(*[None] * count, **dict.fromkeys(names))
     except TypeError as error:
         return str(error)
     return ""

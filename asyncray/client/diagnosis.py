@@ -59,13 +59,17 @@ def culprit(value: Any) -> tuple[tuple[str, ...], Any, Any, BaseException] | Non
 
 
 def explain_call(
-    name: str, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any], error: BaseException
+    name: str,
+    function: Callable[..., Any] | inspect.Signature,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    error: BaseException,
 ) -> str:
     """Which argument of a call cannot be pickled, and what inside it, in one line.
 
     Args:
         name: What the remote function is called.
-        function: The function; its signature names the positional arguments, where it has one.
+        function: The function, or its signature alone: that names the positional arguments.
         args: Positional arguments of the call.
         kwargs: Keyword arguments of the call.
         error: What pickling the arguments raised.
@@ -94,11 +98,12 @@ def _explain_call(
     return f"the arguments of {name} cannot be pickled together ({_text(error)})"
 
 
-def _parameters(function: Callable[..., Any], count: int) -> list[str]:
+def _parameters(function: Callable[..., Any] | inspect.Signature, count: int) -> list[str]:
     """What to call each of *count* positional arguments."""
     unnamed = [f"args[{position}]" for position in range(count)]
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        signature = function if isinstance(function, inspect.Signature) else inspect.signature(function)
+        parameters = list(signature.parameters.values())
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - Rule 1: no signature to be had, for whatever reason

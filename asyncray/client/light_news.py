@@ -5,18 +5,23 @@ caller -- LIGHT_WHERE --> owner -- LIGHT_AT --> caller   (at once where it stand
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import ActorDiedError
 from ..state.actors import ALIVE, DEAD
+from ..state.objects import FAILED
 from ..wire import messages as m
-from .errors import death_in, encode_error
+from .errors import encode_error
 
 if TYPE_CHECKING:
     from ..net.connection import Connection
     from ..wire.handshake import Identity
     from .lights import Lights
     from .owned_light import OwnedLight
+
+#: Ends of actors that are remembered, at most, and bytes of one: what a constructor has raised may be large.
+_MOST_ENDS: Final = 1000
+_END_BYTES: Final = 4096
 
 
 class LightNews:
@@ -28,6 +33,23 @@ class LightNews:
         self._owner = lights.owner
         #: By process. Taken under the lock: what is added meanwhile would be left behind.
         self._news: dict[bytes, tuple[Identity, list[list[Any]]]] = {}
+        #: What ended those that have ended last. Handles that keep no life may call when that is gone.
+        self._ends: dict[int, bytes] = {}
+
+    def ended(self, actor: OwnedLight, failure: Any) -> None:
+        """An actor is dead for good. The lock is held."""
+        if type(failure) is bytes and len(failure) <= _END_BYTES:
+            self._ends[actor.life.number] = failure
+            if len(self._ends) > _MOST_ENDS:
+                del self._ends[next(iter(self._ends))]
+        self.announce(actor, failure)
+
+    def what_ended(self, number: int) -> Any:
+        """What calls of a dead actor of ours fail with. The lock is held."""
+        record = self._owner.objects.owned.get(number)
+        if record is not None and record.state == FAILED:
+            return record.value
+        return self._ends.get(number) or _forgotten()
 
     def announce(self, actor: OwnedLight, failure: Any = None) -> None:
         """Tell who waits for it how an actor stands. The lock is held."""
@@ -56,9 +78,9 @@ class LightNews:
             for number in numbers:
                 actor = self._lights.owned.get(number)
                 if actor is None:
-                    record = self._owner.objects.owned.get(number)
-                    failure = None if record is None else death_in(record)
-                    rows.append([number, DEAD, failure or forgotten()])
+                    # An error with references in it cannot travel so.
+                    failure = self.what_ended(number)
+                    rows.append([number, DEAD, failure if type(failure) is bytes else _forgotten()])
                     continue
                 # Of a host's end the caller may have heard earlier.
                 way = actor.calls.lease
@@ -72,6 +94,5 @@ class LightNews:
             connection.send([m.LIGHT_AT, rows])
 
 
-def forgotten() -> bytes:
-    """What ended an actor of which nothing is left."""
+def _forgotten() -> bytes:
     return encode_error(ActorDiedError("the actor is dead, and nobody who could tell why is left"))

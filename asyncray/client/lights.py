@@ -41,7 +41,7 @@ from .errors import encode_error
 from .filling import Filling
 from .host_calls import HostCalls, LightMethods, Room
 from .light_ends import LightEnds
-from .light_news import LightNews, forgotten
+from .light_news import LightNews
 from .owned_light import OwnedLight
 from .strangers import Strangers, unavailable
 from .worker_links import flush_all
@@ -208,9 +208,7 @@ class Lights:
 
     def fail_dead(self, task: Task, number: int) -> None:
         """A call is for an actor of ours that is dead."""
-        record = self.owner.objects.owned.get(number)
-        failure = record.value if record is not None and record.state == FAILED else forgotten()
-        self.fail_with(task, failure)
+        self.fail_with(task, self.news.what_ended(number))
 
     def fail_with(self, task: Task, failure: Any) -> None:
         """A call ends with what has ended its actor."""
@@ -484,7 +482,7 @@ class Lights:
         if plan is not None and plan.name is not None:
             # In the outbox before this returns: who asks for the name next finds it free.
             session.control.push([m.NAME_FREE, *plan.name, life.number])
-        self.news.announce(actor, failure)
+        self.news.ended(actor, failure)
         if not self._over:
             session.call_soon(self._after_ends)
         # What it held goes outside the lock.

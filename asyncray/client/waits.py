@@ -95,13 +95,14 @@ class Waits:
             if not pending:
                 return
             left = None if deadline is None else deadline - self._clock()
-            if left is not None and left <= 0 and timeout:
-                raise timed_out(len(pending), timeout)
             if timeout != 0:
                 self.check_may_block(remedy)
-            self._wait_round(pending, timeout if timeout == 0 else left)
+            over = left is not None and left <= 0 and timeout
+            if over or not self._wait_round(pending, timeout if timeout == 0 else left):
+                raise timed_out(len(pending), timeout)
 
-    def _wait_round(self, pending: list[ObjectRecord], timeout: float | None) -> None:
+    def _wait_round(self, pending: list[ObjectRecord], timeout: float | None) -> bool:
+        """Park until something is here that one waits for; False when there was no time left for it."""
         looked_at = one_of_each_task(pending)
         countdown = Countdown(len(looked_at)) if len(looked_at) > 1 else Single()
         opened = False
@@ -113,8 +114,7 @@ class Waits:
             # Also when the gate was opened: a failure opens it while others are pending.
             if not opened or len(looked_at) > 1:
                 self._owner.remove_waiter(looked_at, countdown)
-        if not opened:
-            raise timed_out(len(pending), timeout)
+        return opened
 
     def register(self, record: ObjectRecord, waiter: Any) -> None:
         """Tell *waiter* when a record is done, at once when it is; fetches a borrowed one."""

@@ -88,7 +88,8 @@ class Descriptor:
         self.function_id = function_id
         #: The pickled function.
         self.blob = blob
-        #: Gives the function itself, for error messages that name its parameters; None where nobody has it.
+        #: Gives the function itself, or its signature, for error messages that name its parameters; None
+        #: where nobody has either.
         #: Not held: a function may hold results, and lineage holds the descriptors of those.
         self.function: Callable[[], Any] = _nobody
         #: What the worker must know: see worker.functions.

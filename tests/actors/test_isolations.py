@@ -50,6 +50,7 @@ class Account:
         self.opened = asyncio.Event()
         self.cancelled = asyncio.Event()
         self.waiting = 0
+        self.arrived = asyncio.Semaphore(0)
 
     async def add(self, amount: int = 1) -> int:
         self.balance += amount
@@ -60,12 +61,18 @@ class Account:
 
     async def wait(self) -> str:
         self.waiting += 1
+        self.arrived.release()
         try:
             await self.opened.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
         return "opened"
+
+    async def arrivals(self, count: int) -> int:
+        for _ in range(count):
+            await self.arrived.acquire()
+        return self.waiting
 
     async def open(self) -> int:
         self.opened.set()
@@ -193,9 +200,10 @@ def test_a_waiting_call_is_cancelled(make: Make) -> None:
 
 
 def test_max_concurrency_bounds_what_runs(make: Make) -> None:
-    account = make(Account, max_concurrency=2)
+    account = make(Account, max_concurrency=2, concurrency_groups={"doors": 1})
     refs = [account.wait.remote() for _ in range(4)]
     opening = account.open.remote()
+    assert ray.get(account.arrivals.options(concurrency_group="doors").remote(2)) == 2
     assert ray.wait([opening], timeout=0.05)[0] == []
     ray.cancel(refs[0])
     ray.cancel(refs[1])

@@ -355,3 +355,14 @@ def test_ten_thousand_are_created_called_and_ended_without_a_trace() -> None:
     assert statistics.functions < 10
     assert not session.owner.objects.lives
     assert not len(session.lights.strangers)
+
+
+def test_a_handle_that_keeps_nothing_alive_is_told_what_ended_its_actor() -> None:
+    cell = Cell.options(name="brief").remote()
+    found = ray.get_actor("brief")
+    assert ray.get(found.add.remote()) == 1
+    ray.kill(cell)
+    del cell
+    ray.put(None)  # accounts for what was dropped: nothing is left of the actor's life
+    with pytest.raises(exceptions.ActorDiedError, match=r"killed by kill\(\)"):
+        ray.get(found.add.remote())

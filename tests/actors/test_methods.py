@@ -230,3 +230,8 @@ async def test_what_would_block_a_loop_names_what_there_is_instead() -> None:
     for blocks in (ray.util.list_named_actors, ray.util.memory_summary):
         with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread|aio\.list_named_actors"):
             blocks()
+
+
+def test_an_argument_that_cannot_be_pickled_is_called_by_its_name(wide: Any) -> None:
+    with pytest.raises(TypeError, match=r"argument 'second' of _Wide\.two: second\[0\] is a _thread\.lock"):
+        wide.two.remote(1, [threading.Lock()])
