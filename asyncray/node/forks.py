@@ -120,7 +120,9 @@ class TemplateLink:
     def kill(self) -> None:
         """End it without asking."""
         if not self._gone:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            # It may have ended and been reaped, and the loop has not come to its pidfd yet.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
 class Reaper:

@@ -522,7 +522,10 @@ class Node:
             self._stopping = self._loop.create_task(self._end(orderly=orderly))
 
     async def _end(self, *, orderly: bool) -> None:
-        await self.pool.stop()
+        try:
+            await self.pool.stop()
+        except Exception:  # noqa: BLE001 - what is left dies with this process; the driver must hear of the end
+            _log.exception("the workers could not be ended in order")
         if orderly:
             self._driver.send([m.STOPPED])
         self.stopped.set()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,7 @@ import pytest
 import asyncray as ray
 from asyncray import aio
 from asyncray.exceptions import LocalRayletDiedError, OwnerDiedError, WorkerCrashedError
+from asyncray.node.forks import TemplateLink
 from asyncray.process import current
 
 from . import processes
@@ -355,3 +359,15 @@ def test_shutdown_after_the_nodes_death_is_quiet(
     ray.shutdown()
     ray.shutdown()
     assert capfd.readouterr().err == ""
+
+
+def test_a_template_may_be_killed_that_has_ended_and_was_reaped_before_the_loop_has_seen_it() -> None:
+    # It ends just when the node has lost patience with it at a shutdown, which then waited for ever.
+    loop = asyncio.new_event_loop()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen([sys.executable, "-c", ""]) as child, theirs:
+        link = TemplateLink(loop, ours, child.pid, lambda kind, fields: None, lambda link: loop.stop())
+        child.wait()
+        link.kill()
+    loop.run_forever()
+    loop.close()
