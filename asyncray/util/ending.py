@@ -21,11 +21,13 @@ def end(actors: Sequence[ActorHandle[Any]], patience_s: float) -> None:
             are killed.
     """
     # An actor that was asked to end says so, and cleans up; it answers nothing more until it is dead.
-    for step in ("__ray_terminate__", "__ray_ready__"):
-        refs = [getattr(actor, step).remote() for actor in actors] if patience_s > 0 else []
-        if refs and len(asyncray.wait(refs, num_returns=len(refs), timeout=patience_s)[0]) < len(refs):
-            break
-    _kill(actors)
+    try:
+        for step in ("__ray_terminate__", "__ray_ready__"):
+            refs = [getattr(actor, step).remote() for actor in actors] if patience_s > 0 else []
+            if refs and len(asyncray.wait(refs, num_returns=len(refs), timeout=patience_s)[0]) < len(refs):
+                break
+    finally:  # a Ctrl-C, or an actor with no room for one more call, leaves nothing behind either
+        _kill(actors)
 
 
 async def end_async(actors: Sequence[ActorHandle[Any]], patience_s: float | None) -> None:

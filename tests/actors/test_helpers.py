@@ -163,6 +163,18 @@ def test_a_group_of_a_plain_class_holds_what_ray_says() -> None:
         ActorGroup(_Noting, 0)
 
 
+def test_a_group_with_an_actor_that_takes_no_more_calls_is_ended_all_the_same() -> None:
+    group = ActorGroup(ray.remote(max_pending_calls=1)(_Sleeper), 2)
+    first, second = group
+    endless = second.sleep.remote(10_000)
+    with pytest.raises(exceptions.PendingCallsLimitExceeded):
+        group.shutdown()
+    with pytest.raises(exceptions.ActorDiedError):
+        ray.get(endless)
+    with pytest.raises(exceptions.ActorDiedError):
+        ray.get(first.sleep.remote(0))
+
+
 def test_a_broadcast_value_is_stored_once() -> None:
     numpy = pytest.importorskip("numpy")
     with ActorGroup(ray.remote(_Noting), 3, init_args=("",)) as group:
