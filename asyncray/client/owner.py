@@ -35,7 +35,6 @@ from ..state.tasks import (
 from ..wire.messages import CANCELLED as CANCELLED_THERE
 from ..wire.messages import ERROR_RETRY, MANY, OK
 from ..wire.stored import Stored
-from ..wire.values import Payload, refs_of
 from .callsites import CallSites
 from .deadlines import Deadlines, expired
 from .enclosures import enclosing
@@ -46,6 +45,7 @@ from .streams import left_unread
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..wire.values import Payload
     from .arguments import Arguments, Dependency
     from .enclosures import Enclosure
     from .leases import Leases
@@ -511,8 +511,3 @@ class _DependencyWaiter:
 
     def notify(self, record: ObjectRecord) -> None:
         self._owner.dependency_done(self._task)
-
-
-def held_refs(payload: Any) -> Sequence[ObjectRef[Any]]:
-    """The references inside a payload."""
-    return refs_of(payload)

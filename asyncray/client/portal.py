@@ -36,10 +36,6 @@ class LoopThread:
         finally:
             self._ended.release()
 
-    def is_current(self) -> bool:
-        """Whether the calling thread is the loop's own."""
-        return threading.current_thread() is self._thread
-
     def call(self, function: Callable[[], T]) -> T:
         """Run *function* on the loop and return what it returns; the calling thread waits.
 

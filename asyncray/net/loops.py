@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
 
 
 def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     """An event loop: "uvloop", "asyncio", or "auto" for uvloop where it is installed."""
-    make: Callable[[], asyncio.AbstractEventLoop] = import_loop(kind).new_event_loop
-    return make()
-
-
-def import_loop(kind: str) -> ModuleType:
-    """The module that makes such loops; a template imports it before it forks, once for all workers."""
     if kind != "asyncio":
         try:
             import uvloop
@@ -25,5 +14,5 @@ def import_loop(kind: str) -> ModuleType:
             if kind == "uvloop":
                 raise
         else:
-            return uvloop
-    return asyncio
+            return uvloop.new_event_loop()
+    return asyncio.new_event_loop()

@@ -10,7 +10,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .template import DIED, FAILED, FORKED, READY, kill_group, pack, unpack
+from .template import DIED, FAILED, FORK, FORKED, READY, kill_group, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class TemplateLink:
 
     def fork(self, number: int, settings: dict[str, Any], fds: list[int]) -> bool:
         """Ask for a worker; False when the template is gone (which on_gone tells, or told)."""
-        request = pack(["fork", number, settings])
+        request = pack([FORK, number, settings])
         if not self._requests:
             try:
                 socket.send_fds(self._sock, [request], fds)

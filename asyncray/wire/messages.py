@@ -135,7 +135,6 @@ _STATUSES: Final = {"RESULTS": (OK, ERROR, ERROR_RETRY, MANY, CANCELLED), "VALUE
 _NUMBER = (int, float)
 _SIGNED = (float, int)
 _SIGNED_OR_NONE = (float, int, type(None))
-_TEXT_OR_NONE = (str, type(None))
 
 #: Message number -> name and the types of its fields. ``object`` admits anything.
 SCHEMAS: Final[dict[int, tuple[str, tuple[Any, ...]]]] = {
