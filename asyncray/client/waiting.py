@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from ..state.objects import FAILED, REMOTE, ObjectRecord
 from .interrupts import in_main_thread, interruptible
@@ -267,6 +267,19 @@ class Callback:
         _call_user(self._context, self._call)
 
     def _run_guarded(self) -> None:
+        """Run it at once; deep inside of other callbacks, when the outermost of this thread is over."""
+        if len(_nested.running) >= _DEEPEST:
+            _nested.put_off.append(self)
+            return
+        _nested.running.append(self)
+        try:
+            self._run_reported()
+        finally:
+            _nested.running.pop()
+        while _nested.put_off and not _nested.running:
+            _nested.put_off.popleft()._run_guarded()
+
+    def _run_reported(self) -> None:
         """Run it between others that must be told, too: what it raises is reported here."""
         try:
             self._run()
@@ -274,6 +287,19 @@ class Callback:
             if isinstance(error, KeyboardInterrupt) and in_main_thread():
                 raise
             _log.exception("a callback of an ObjectRef raised")
+
+
+class _Nested(threading.local):
+    """The callbacks of one thread inside each other: what they wait for was done when they were added."""
+
+    def __init__(self) -> None:
+        self.running: list[Callback] = []
+        self.put_off: deque[Callback] = deque()
+
+
+_nested = _Nested()
+#: Callbacks inside each other, at most: a chain of calls that are quick would end at the recursion limit.
+_DEEPEST: Final = 32
 
 
 @interruptible

@@ -361,6 +361,17 @@ class TestWherever:
         for _ in range(201):
             assert left.acquire(timeout=LIMIT_S)
 
+    def test_callbacks_on_what_is_done_may_add_any_number_of_others(self) -> None:
+        done, order = ray.put(1), list[int]()
+
+        def add(depth: int) -> None:
+            order.append(depth)
+            if depth < 3000:
+                done.add_done_callback(lambda ref: add(depth + 1))
+
+        add(0)
+        assert order == list(range(3001))
+
     def test_a_coroutine_may_submit_without_waiting(self, loop_factory: Factory) -> None:
         async def main() -> None:
             refs = [same.remote(i) for i in range(1000)]
